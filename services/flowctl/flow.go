@@ -1,0 +1,235 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"flowplatform/services/flowctl/internal/client"
+)
+
+type flowCommands struct {
+	Apply    flowApply    `cmd:"" help:"Create a flow, or save a new version of the one with its name."`
+	List     flowList     `cmd:"" help:"List flows."`
+	Get      flowGet      `cmd:"" help:"Show a flow's document."`
+	Delete   flowDelete   `cmd:"" help:"Delete a flow."`
+	Validate flowValidate `cmd:"" help:"Check a flow document; every problem is listed."`
+}
+
+// flowView is what flowctl reads of a flow.
+type flowView struct {
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Published int             `json:"publishedVersion"`
+	Latest    int             `json:"latestVersion"`
+	UpdatedAt time.Time       `json:"updatedAt"`
+	Document  json.RawMessage `json:"document,omitempty"`
+}
+
+func readFile(a *app, path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.in)
+	}
+	return os.ReadFile(path)
+}
+
+type flowApply struct {
+	File string `short:"f" required:"" help:"The flow document; - is standard input." placeholder:"FILE"`
+}
+
+func (f *flowApply) Run(a *app) error {
+	doc, err := readFile(a, f.File)
+	if err != nil {
+		return err
+	}
+	var head struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(doc, &head); err != nil {
+		return fmt.Errorf("%s is not JSON: %w", f.File, err)
+	}
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	old, err := findFlow(a, c, head.Name)
+	if err != nil && !errors.Is(err, errNoFlow) {
+		return err
+	}
+	var saved flowView
+	verb := "created"
+	if errors.Is(err, errNoFlow) {
+		_, err = c.Do(a.ctx, "POST", "/flows", doc, &saved)
+	} else {
+		verb = "saved"
+		_, err = c.Do(a.ctx, "PUT", "/flows/"+old.ID, doc, &saved)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(saved)
+	}
+	fmt.Fprintf(a.out, "%s %s: version %d, id %s\n", saved.Name, verb, saved.Latest, saved.ID)
+	return nil
+}
+
+var errNoFlow = errors.New("no such flow")
+
+// findFlow finds a flow by id or by its exact name.
+func findFlow(a *app, c *client.Client, nameOrID string) (flowView, error) {
+	cursor := ""
+	for {
+		var page struct {
+			Items      []flowView `json:"items"`
+			NextCursor string     `json:"nextCursor"`
+		}
+		q := url.Values{"limit": {"200"}, "q": {nameOrID}}
+		if cursor != "" {
+			q.Set("cursor", cursor)
+		}
+		if isID(nameOrID) {
+			var one flowView
+			if _, err := c.Do(a.ctx, "GET", "/flows/"+nameOrID, nil, &one); err != nil {
+				return one, err
+			}
+			return one, nil
+		}
+		if _, err := c.Do(a.ctx, "GET", "/flows?"+q.Encode(), nil, &page); err != nil {
+			return flowView{}, err
+		}
+		for _, f := range page.Items {
+			if f.Name == nameOrID {
+				return f, nil
+			}
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			return flowView{}, fmt.Errorf("%w: %q (`flowctl flow list` shows all)", errNoFlow, nameOrID)
+		}
+	}
+}
+
+func isID(s string) bool {
+	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-'
+}
+
+type flowList struct {
+	Limit int    `help:"How many at the most." default:"50"`
+	Query string `short:"q" help:"Part of the name."`
+}
+
+func (f *flowList) Run(a *app) error {
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	q := url.Values{"limit": {strconv.Itoa(f.Limit)}}
+	if f.Query != "" {
+		q.Set("q", f.Query)
+	}
+	var page struct {
+		Items []flowView `json:"items"`
+	}
+	if _, err := c.Do(a.ctx, "GET", "/flows?"+q.Encode(), nil, &page); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(page.Items)
+	}
+	var rows [][]string
+	for _, v := range page.Items {
+		rows = append(rows, []string{v.ID, v.Name, strconv.Itoa(v.Published), strconv.Itoa(v.Latest), ago(v.UpdatedAt)})
+	}
+	return a.table([]string{"ID", "NAME", "PUBLISHED", "LATEST", "UPDATED"}, rows)
+}
+
+type flowGet struct {
+	Flow string `arg:"" help:"Name or id."`
+}
+
+func (f *flowGet) Run(a *app) error {
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	v, err := findFlow(a, c, f.Flow)
+	if err != nil {
+		return err
+	}
+	var whole json.RawMessage
+	if _, err := c.Do(a.ctx, "GET", "/flows/"+v.ID, nil, &whole); err != nil {
+		return err
+	}
+	return a.printJSON(whole)
+}
+
+type flowDelete struct {
+	Flow string `arg:"" help:"Name or id."`
+}
+
+func (f *flowDelete) Run(a *app) error {
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	v, err := findFlow(a, c, f.Flow)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Do(a.ctx, "DELETE", "/flows/"+v.ID, nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%s deleted\n", v.Name)
+	return nil
+}
+
+type flowValidate struct {
+	File string `arg:"" help:"The flow document; - is standard input."`
+}
+
+func (f *flowValidate) Run(a *app) error {
+	doc, err := readFile(a, f.File)
+	if err != nil {
+		return err
+	}
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	var res struct {
+		Valid    bool `json:"valid"`
+		Problems []struct {
+			Pointer string `json:"pointer"`
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"problems"`
+	}
+	if _, err := c.Do(a.ctx, "POST", "/flows/validate", doc, &res); err != nil {
+		return err
+	}
+	switch {
+	case a.json:
+		if err := a.printJSON(res); err != nil {
+			return err
+		}
+	case res.Valid:
+		fmt.Fprintln(a.out, "The flow is valid.")
+	default:
+		var rows [][]string
+		for _, p := range res.Problems {
+			rows = append(rows, []string{p.Pointer, p.Code, p.Message})
+		}
+		if err := a.table([]string{"AT", "PROBLEM", "WHAT TO DO"}, rows); err != nil {
+			return err
+		}
+	}
+	if !res.Valid {
+		return fmt.Errorf("the flow has %d problems", len(res.Problems))
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+// Command flowctl is the platform's command line: what a person does with flows, and what scripts do, over the same HTTP API as everyone else.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"flowplatform/services/flowctl/internal/client"
+)
+
+// commands is the whole command line; kong makes parsing and help from it.
+type commands struct {
+	Server string `help:"Address of the front door." env:"FLOW_SERVER" placeholder:"URL"`
+	Token  string `help:"API token; better in the environment than on the command line, which others can read." env:"FLOW_TOKEN" placeholder:"TOKEN"`
+	Output string `short:"o" help:"table for people, json for programs." enum:"table,json" default:"table"`
+
+	Login     loginCommand     `cmd:"" help:"Log in and remember it on this machine."`
+	Logout    logoutCommand    `cmd:"" help:"Forget the login of this machine."`
+	Whoami    whoamiCommand    `cmd:"" help:"Show the server, the user and the role."`
+	TokenShow tokenCommand     `cmd:"" name:"token" help:"Print the bearer token, for curl."`
+	Flow      flowCommands     `cmd:"" help:"Flows: apply, list, get, delete, validate."`
+	Run       runCommand       `cmd:"" help:"Start a flow."`
+	Execution executionCommand `cmd:"" help:"Executions: list, get, steps, cancel, watch."`
+	Bench     benchCommand     `cmd:"" help:"Put load on a running platform through its front door, and measure."`
+}
+
+// app is what every command gets.
+type app struct {
+	ctx    context.Context
+	out    io.Writer
+	errs   io.Writer
+	in     io.Reader
+	json   bool
+	server string
+	token  string
+}
+
+// api makes a client of the server that this machine is logged in to.
+func (a *app) api() (*client.Client, error) {
+	c, err := client.New(a.server, a.token)
+	if errors.Is(err, client.ErrNoLogin) {
+		return nil, fmt.Errorf("%w: run `flowctl login --server URL`, or set FLOW_SERVER and FLOW_TOKEN", err)
+	}
+	return c, err
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var c commands
+	exit := -1
+	parser, err := kong.New(&c, kong.Name("flowctl"), kong.Description("The command line of the flow platform."), kong.UsageOnError(),
+		kong.Writers(out, errs), kong.Exit(func(code int) { exit = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		fmt.Fprintln(errs, "flowctl:", err)
+		return 2
+	}
+	kctx, err := parser.Parse(args)
+	if exit >= 0 { // --help
+		return exit
+	}
+	if err != nil {
+		fmt.Fprintln(errs, "flowctl:", err)
+		return 2
+	}
+	a := &app{ctx: ctx, out: out, errs: errs, in: in, json: c.Output == "json", server: c.Server, token: c.Token}
+	if err := kctx.Run(a); err != nil {
+		fmt.Fprintln(errs, "flowctl:", err)
+		return 1
+	}
+	return 0
+}
