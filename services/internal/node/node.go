@@ -1,0 +1,91 @@
+// Package node is the contract of a node: what a type says about itself (Spec) and how one try of it is executed (Executor).
+// The built-in nodes live in services/internal/nodes, one file each; a Catalogue is a value made from an explicit list.
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"flowplatform/services/internal/flow"
+)
+
+// Spec is what a node type says about itself. Validation, documentation, JSON Schema, the catalogue and the editor's form are made from it.
+type Spec struct {
+	Type        string
+	Version     int // from 1
+	Kind        flow.Kind
+	Title       string        // a few words, English
+	Description string        // one or two sentences, plain text
+	Category    string        // "trigger", "logic", "data", "flow", "integration"
+	Config      string        // JSON Schema 2020-12 of the config; additionalProperties false. Expression strings are allowed wherever a value is: the catalogue sees to that
+	Output      string        // JSON Schema 2020-12 of the output
+	Ports       []string      // fixed ports; empty: main
+	Credential  string        // type of credential that it takes, "" for none
+	Timeout     time.Duration // default for one try
+	Retry       *flow.Retry   // default; nil: one try
+	Examples    []Example     // run by tests
+}
+
+// Example is a configuration with what it gives.
+type Example struct {
+	Title  string
+	Config map[string]any
+	Input  any
+	Output any    // nil when it depends on the outside
+	Port   string // "" is main
+}
+
+// Executor does one try of a node. It must return soon after ctx ends. Errors: *Error steers retry and codes; any other error
+// counts as retryable with code "error". A panic is caught by the runner and fails the step with code "panic".
+type Executor interface {
+	Execute(ctx context.Context, call Call) (Result, error)
+}
+
+// Call is one try.
+type Call struct {
+	Execution      string
+	Node           string
+	Iteration      string
+	Try            int
+	Attempt        int            // how often the execution was handed out
+	IdempotencyKey string         // <execution>/<node>/<iteration or ->, the same over tries, attempts and retries
+	Config         map[string]any // expressions evaluated
+	Scope          *flow.Scope
+	Now            time.Time // the execution's clock; pure nodes use no other
+	Seed           uint64
+	Log            *slog.Logger
+	Limits         Limits
+}
+
+// Limits of one try.
+type Limits struct {
+	MaxValueBytes int // an output's size as JSON
+}
+
+// Result of a try that succeeded, or opened a wait.
+type Result struct {
+	Output any
+	Port   string     // "" is main
+	Wait   *flow.Wait // only nodes of KindWait; Output and Port are then given by what meets it
+}
+
+// Error is a failure that says what it is. Message says what happened, the likely cause and what to do.
+type Error struct {
+	Code      string
+	Message   string
+	Retryable bool
+	Data      any
+	Err       error
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Type is a spec with its executor.
+type Type struct {
+	Spec
+	Executor Executor
+}

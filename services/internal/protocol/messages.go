@@ -1,0 +1,187 @@
+package protocol
+
+import (
+	"encoding/json"
+	"time"
+
+	"flowplatform/services/internal/flow"
+)
+
+// SchemaVersion of the messages. A reader hands back what is newer than it knows, and parks what it can't read.
+const SchemaVersion = 1
+
+// Task asks a worker to advance an execution. It is rebuilt from the row and its reports at every hand-out.
+type Task struct {
+	V         int               `json:"v"`
+	ID        ID                `json:"id"`
+	Attempt   int               `json:"attempt"`
+	Shard     int               `json:"shard"`
+	Project   ID                `json:"project,omitzero"`
+	Flow      ID                `json:"flow"`
+	Version   int               `json:"version"`
+	Pool      string            `json:"pool,omitempty"`
+	Priority  string            `json:"priority,omitempty"`
+	Trigger   string            `json:"trigger,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	CreatedAt time.Time         `json:"createdAt"`
+	Deadline  time.Time         `json:"deadline,omitzero"`
+	Parent    ID                `json:"parent,omitzero"`
+	Suspect   bool              `json:"suspect,omitempty"` // runs alone on its worker
+	Input     json.RawMessage   `json:"input,omitempty"`
+	InputRef  *Value            `json:"inputRef,omitempty"`
+	// Steps holds the events of all reports so far, one raw JSON list of flow events per report, oldest first.
+	Steps []json.RawMessage `json:"steps,omitempty"`
+}
+
+// EntryKind says what a report's entry asks of the row.
+type EntryKind string
+
+// Kinds of entries. All but EntryStep and EntryRecover end the attempt.
+const (
+	EntryStep    EntryKind = "step"
+	EntrySuspend EntryKind = "suspend"
+	EntryYield   EntryKind = "yield"
+	EntryFinal   EntryKind = "final"
+	EntryRecover EntryKind = "recover" // names a dead session in Session, and no execution
+)
+
+// Entry is one execution's part of a report.
+type Entry struct {
+	Kind      EntryKind       `json:"kind"`
+	Execution ID              `json:"execution,omitzero"`
+	Attempt   int             `json:"attempt,omitempty"`
+	Session   ID              `json:"session,omitzero"` // zero: the run never claimed
+	Run       int64           `json:"run,omitempty"`    // zero: the run never claimed
+	Seq       int             `json:"seq,omitempty"`
+	Base      int             `json:"base,omitempty"`   // seq of the run's last confirmed report
+	Events    json.RawMessage `json:"events,omitempty"` // JSON list of flow events
+	State     State           `json:"state,omitempty"`  // EntryFinal
+	Output    json.RawMessage `json:"output,omitempty"` // EntryFinal
+	Error     *flow.Failure   `json:"error,omitempty"`  // EntryFinal
+	Waits     []WaitEntry     `json:"waits,omitempty"`  // EntrySuspend: everything that is open
+	Started   time.Time       `json:"started,omitzero"` // when the run began, for people
+	Parent    ID              `json:"parent,omitzero"`
+}
+
+// WaitEntry is an open wait in a suspend.
+type WaitEntry struct {
+	Node      string    `json:"node"`
+	Iteration string    `json:"iteration,omitempty"`
+	Kind      string    `json:"kind"`
+	Key       string    `json:"key,omitempty"`
+	Reason    string    `json:"reason"`
+	Due       time.Time `json:"due,omitzero"`
+}
+
+// Report is the message with which a worker says what happened, of many executions at once.
+type Report struct {
+	V       int     `json:"v"`
+	Shard   int     `json:"shard"`
+	Entries []Entry `json:"entries"`
+}
+
+// Answer to a claim.
+type Answer string
+
+// The answers. No answer at all means: ask again.
+const (
+	Granted     Answer = "granted"
+	Stale       Answer = "stale"        // drop the run, acknowledge the task
+	SessionDead Answer = "session_dead" // claim again under the next session
+)
+
+// Claim asks for an attempt, before its first effect.
+type Claim struct {
+	Session   ID    `json:"session"`
+	Execution ID    `json:"execution"`
+	Attempt   int   `json:"attempt"`
+	Run       int64 `json:"run"`
+}
+
+// ClaimsRequest is the body of POST /internal/v1/claims; the answers come in the order of the claims.
+type ClaimsRequest struct {
+	Claims []Claim `json:"claims"`
+}
+
+// ClaimsResponse answers a ClaimsRequest.
+type ClaimsResponse struct {
+	Answers []Answer `json:"answers"`
+}
+
+// OpenSessionRequest is the body of POST /internal/v1/sessions/open. Ended names sessions whose death the caller has proven by their lock file.
+type OpenSessionRequest struct {
+	Session    ID     `json:"session"`
+	Worker     string `json:"worker"`
+	Pool       string `json:"pool"`
+	Host       string `json:"host,omitempty"`
+	Version    string `json:"version,omitempty"`
+	Allocation string `json:"allocation,omitempty"`
+	Slots      int    `json:"slots"`
+	Weight     int    `json:"weight"`
+	Ended      []ID   `json:"ended,omitempty"`
+}
+
+// RenewRequest is the body of POST /internal/v1/sessions/renew. Runs lists every run that the worker holds, claimed or being claimed.
+type RenewRequest struct {
+	Session ID      `json:"session"`
+	Runs    []int64 `json:"runs,omitempty"`
+}
+
+// SessionResponse answers open and renew. It is sent after COMMIT.
+type SessionResponse struct {
+	Alive   bool          `json:"alive"`
+	LeaseMS int64         `json:"leaseMs"`
+	Cancels []CancelOrder `json:"cancels,omitempty"`
+	Drain   bool          `json:"drain,omitempty"`
+	Slots   int           `json:"slots,omitempty"` // tuned by the leader; 0: the worker's own
+	Shards  int           `json:"shards,omitempty"`
+}
+
+// CancelOrder tells the owner of an execution to let it end.
+type CancelOrder struct {
+	Execution ID    `json:"execution"`
+	As        State `json:"as"`
+}
+
+// EndSessionsRequest is the body of POST /internal/v1/sessions/end: a worker that stops ends its own session, when nothing is left in it.
+type EndSessionsRequest struct {
+	Sessions []ID   `json:"sessions"`
+	Reason   string `json:"reason"`
+}
+
+// Control is a message on control.#: for speed only, the renewal's answer carries the same.
+type Control struct {
+	V      int          `json:"v"`
+	Cancel *CancelOrder `json:"cancel,omitempty"`
+	Drain  string       `json:"drain,omitempty"` // worker id
+	Term   int64        `json:"term,omitempty"`
+}
+
+// Heartbeat is a worker's health report on heartbeat.#.
+type Heartbeat struct {
+	V        int       `json:"v"`
+	Worker   string    `json:"worker"`
+	Session  ID        `json:"session,omitzero"`
+	Pool     string    `json:"pool"`
+	Slots    int       `json:"slots"`
+	Running  int       `json:"running"`
+	Buffered int       `json:"buffered"`
+	MemoryMB int       `json:"memoryMb"`
+	CPU      float64   `json:"cpu"` // cores in use
+	Version  string    `json:"version"`
+	State    string    `json:"state"` // "ready", "draining", "holding"
+	At       time.Time `json:"at"`
+}
+
+// DeadLetter is what could not be processed, with its reason.
+type DeadLetter struct {
+	ID        ID        `json:"id"`
+	Kind      string    `json:"kind"`   // "task", "report", "execution"
+	Reason    string    `json:"reason"` // stable code: "poison", "unparseable", "schema", "behind", "unknown-execution", …
+	Detail    string    `json:"detail"`
+	Origin    string    `json:"origin"` // queue or process
+	Execution ID        `json:"execution,omitzero"`
+	Body      []byte    `json:"body,omitempty"`
+	Count     int       `json:"count"`
+	At        time.Time `json:"at"`
+}

@@ -1,0 +1,90 @@
+package protocol
+
+import "time"
+
+// State of an execution.
+type State string
+
+// The states. The last four are final.
+const (
+	Queued    State = "queued"
+	Running   State = "running"
+	Waiting   State = "waiting"
+	Succeeded State = "succeeded"
+	Failed    State = "failed"
+	Cancelled State = "cancelled"
+	TimedOut  State = "timed_out"
+)
+
+// Final tells whether nothing but a user's retry can change the state.
+func (s State) Final() bool {
+	return s == Succeeded || s == Failed || s == Cancelled || s == TimedOut
+}
+
+// Limits on deaths: from SuspectDeaths on an execution runs alone on its worker, at PoisonDeaths it fails.
+const (
+	SuspectDeaths = 2
+	PoisonDeaths  = 5
+)
+
+// Row is the part of an execution that the rules read and write: the truth that everything is compared with.
+type Row struct {
+	ID         ID
+	Flow       ID // never changes, like Shard, Parent, Priority and Pool
+	State      State
+	Attempt    int    // hand-outs so far, from 1; fences everything an older one still sends
+	Seq        int    // of the last report applied in this attempt
+	Owner      ID     // session that claimed it; zero: none
+	Run        int64  // number that the owner drew for its delivery; zero: none
+	Handed     int    // highest attempt whose task the broker has confirmed
+	Shard      int    // report queue, fixed at accept
+	Hold       string // why it must not be handed out now ("" : it may)
+	Cancel     State  // "" or what it shall end as (Cancelled, TimedOut) when its owner lets go
+	Deaths     int    // sessions that died while owning it
+	Retries    int    // by users
+	Parent     ID
+	Priority   string
+	Pool       string
+	QueuedAt   time.Time // database's clock
+	StartedAt  time.Time
+	FinishedAt time.Time
+}
+
+// Value is a JSON value as it is stored and sent. Data is the value's JSON under CodecJSON; nil is "no value", which is not JSON null.
+// Values over MaxInline bytes travel by reference: Ref is then the SHA-256 (hex) and Data is nil.
+type Value struct {
+	Codec string `json:"c,omitempty"` // "" is CodecJSON
+	Data  []byte `json:"-"`
+	Ref   string `json:"r,omitempty"`
+	Size  int    `json:"s,omitempty"` // of the value behind Ref
+}
+
+// Codecs of a Value.
+const (
+	CodecJSON = ""
+	CodecZstd = "zstd"
+)
+
+// MaxInline is the largest value that stands in a message or a row itself.
+const MaxInline = 256 << 10
+
+// Session leases a worker the right to act.
+type Session struct {
+	ID     ID
+	Worker string // WORKER_ID
+	Beat   int64
+	Alive  bool
+}
+
+// OpenWait is one row of the waits table: a wait that an execution has, open until Met.
+type OpenWait struct {
+	Execution ID
+	Node      string
+	Iteration string
+	Kind      string
+	Key       string
+	Reason    string
+	Due       time.Time // zero: no time meets it
+	Since     time.Time
+	Met       time.Time // zero: still open
+}

@@ -1,0 +1,138 @@
+package sim
+
+import (
+	"context"
+	"time"
+
+	"flowplatform/services/internal/protocol"
+)
+
+// Broken breaks one rule of the protocol on purpose, each at a seam: the code under test has no switches. A test sees that each is caught.
+type Broken struct {
+	SkipClaim          bool // acts without asking
+	ClaimWaiting       bool // a row that waits may be claimed
+	GiveUpClaim        bool // a claim without an answer is dropped and the task handed back
+	IgnoreWindow       bool // acts whatever the window says
+	DropOnClosed       bool // a run is dropped because its window closed
+	IgnoreSeq          bool // a report's number is not looked at
+	IgnoreOwner        bool // a report's owner and run are not looked at
+	RecoverBeside      bool // recover is applied beside the report queue
+	RecoverAllShards   bool // recover takes other shards' rows
+	WakeSameAttempt    bool // a wake doesn't raise the attempt
+	CancelOnlyRecover  bool // suspend and yield don't look at the flag
+	JudgeBlind         bool // a failed look doesn't break the sight
+	JudgeOldLook       bool // beats are dated with the clock from before the look
+	AnswerBeforeCommit bool // a renewal is answered before it is committed
+	CancelOverBatch    bool // basic.cancel over unacknowledged reports
+}
+
+// brokenTx tells lies about rows to the transaction that it wraps.
+type brokenTx struct {
+	protocol.Tx
+	b *Broken
+	t *txn
+}
+
+func (b *Broken) wrap(t *txn) protocol.Tx {
+	if *b == (Broken{}) {
+		return t
+	}
+	return brokenTx{t, b, t}
+}
+
+func (x brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, error) {
+	rows, err := x.Tx.Lock(ctx, ids)
+	for i := range rows {
+		r := &rows[i]
+		switch {
+		case x.b.ClaimWaiting && x.t.name == "claims" && r.State == protocol.Waiting:
+			r.State = protocol.Queued
+		case x.b.IgnoreSeq && x.t.name == "collect":
+			r.Seq = 0
+		case x.b.IgnoreOwner && x.t.name == "collect":
+			r.Owner, r.Run = protocol.ID{}, 0
+		case x.b.CancelOnlyRecover && x.t.name == "collect" && x.t.s.session(r.Owner) != nil && x.t.s.session(r.Owner).Alive:
+			r.Cancel = ""
+		}
+	}
+	return rows, err
+}
+
+func (x brokenTx) Owned(ctx context.Context, session protocol.ID, shard, limit int) ([]protocol.ID, error) {
+	out, err := x.Tx.Owned(ctx, session, shard, limit)
+	if err == nil && x.b.RecoverAllShards {
+		for k := range shards {
+			if k == shard {
+				continue
+			}
+			more, err := x.Tx.Owned(ctx, session, k, limit)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, more...)
+		}
+	}
+	return out, err
+}
+
+func (x brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
+	if x.b.WakeSameAttempt && x.t.name == "timers" {
+		for i := range c.Rows {
+			c.Rows[i].Attempt--
+			c.Rows[i].Handed = min(c.Rows[i].Handed, c.Rows[i].Attempt-1)
+		}
+	}
+	return x.Tx.Write(ctx, c)
+}
+
+// entries is what a collector reads of a batch.
+func (b *Broken) entries(in []protocol.Entry) []protocol.Entry {
+	if !b.IgnoreSeq && !b.IgnoreOwner {
+		return in
+	}
+	out := make([]protocol.Entry, len(in))
+	for i, e := range in {
+		if b.IgnoreSeq {
+			e.Base = 0
+		}
+		if b.IgnoreOwner && e.Kind != protocol.EntryRecover {
+			e.Session, e.Run = protocol.ID{}, 0
+		}
+		out[i] = e
+	}
+	return out
+}
+
+// blind shows the last look again when a look fails.
+type blind struct {
+	store
+	last *[]protocol.Session
+}
+
+func (b blind) LiveSessions(ctx context.Context) ([]protocol.Session, error) {
+	out, err := b.store.LiveSessions(ctx)
+	if err != nil {
+		return *b.last, nil
+	}
+	*b.last = out
+	return out, nil
+}
+
+func (b *Broken) sight(st store) protocol.Store {
+	if b.JudgeBlind {
+		return blind{st, new([]protocol.Session)}
+	}
+	return st
+}
+
+// clockBeforeLook gives at every second reading what it gave at the one before.
+func clockBeforeLook(h *host) func() time.Duration {
+	second, last := false, time.Duration(0)
+	return func() time.Duration {
+		if !second {
+			last = h.clock()
+		}
+		second = !second
+		return last
+	}
+}

@@ -1,0 +1,303 @@
+// Package sim runs the protocol's real code (rows, rules, transaction scripts, the worker's run, collectors, reconciler, judge) on a broker,
+// a database, clocks and an outside world of its own, and breaks them: hosts that pause, die and lose connections, commits whose
+// answer is lost, messages that come late, twice or never, consumers that move, clocks that drift. A schedule follows from its seed alone.
+//
+// Time runs in ticks of Tick. Every process is a coroutine that yields at each step; the kernel picks who goes on. What may not
+// happen is checked from outside (world.go) and in every commit (database.go); what is deliberately broken to see that the checks
+// bite is listed in Broken.
+package sim
+
+import (
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"time"
+)
+
+// Tick is what one tick of the simulation means to the code under test.
+const Tick = 50 * time.Millisecond
+
+const (
+	shards = 2
+	lease  = 120 // ticks
+	margin = 24
+)
+
+var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func ticks(n int64) time.Duration { return time.Duration(n) * Tick }
+
+// killed ends a coroutine whose host has died.
+type killed struct{}
+
+// host is a machine with one process of ours on it.
+type host struct {
+	s          *Sim
+	kind       byte // w worker, o orchestrator, g gateway
+	id, inst   int
+	up         bool
+	leader     bool
+	rate       float64 // of its clock
+	pausedTill int64
+	pausedAt   int64
+	cutOrch    int64 // until then it reaches no orchestrator
+	cutBroker  int64
+	restartAt  int64
+	draining   bool
+
+	worker  *worker
+	server  *server
+	channel int // epoch of its task consumer
+	unacked []*delivery
+}
+
+func (h *host) name() string { return fmt.Sprintf("%c%d.%d", h.kind-32, h.id, h.inst) }
+
+// clock is the host's monotonic clock.
+func (h *host) clock() time.Duration { return time.Duration(float64(h.s.now) * h.rate * float64(Tick)) }
+
+// proc is a coroutine on a host.
+type proc struct {
+	s     *Sim
+	h     *host
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+	cond  func() bool
+	until int64
+	done  bool
+	tx    *txn
+}
+
+func (s *Sim) spawn(h *host, fn func(p *proc)) *proc {
+	p := &proc{s: s, h: h}
+	p.next, p.stop = iter.Pull(func(y func(struct{}) bool) {
+		p.yield = y
+		defer func() {
+			p.done = true
+			if p.tx != nil {
+				p.tx.release()
+				p.tx = nil
+			}
+			if r := recover(); r != nil {
+				if _, ok := r.(killed); !ok {
+					panic(r)
+				}
+			}
+		}()
+		fn(p)
+	})
+	s.procs = append(s.procs, p)
+	return p
+}
+
+func (p *proc) pass() {
+	if !p.yield(struct{}{}) {
+		panic(killed{})
+	}
+}
+
+// step lets others go on.
+func (p *proc) step() { p.cond, p.until = nil, 0; p.pass() }
+
+func (p *proc) sleep(d int64) { p.cond, p.until = nil, p.s.now+d; p.pass() }
+
+// wait goes on when the condition holds or at the deadline; it tells which.
+func (p *proc) wait(cond func() bool, deadline int64) bool {
+	for {
+		if cond() {
+			return true
+		}
+		if p.s.now >= deadline {
+			return false
+		}
+		p.cond, p.until = cond, deadline
+		p.pass()
+	}
+}
+
+func (s *Sim) n(k int) int64 { return int64(s.r.IntN(k)) }
+
+// chance is true in so many of a hundred cases, while faults last.
+func (s *Sim) chance(percent float64) bool { return s.faulty && s.r.Float64()*100 < percent }
+
+func (s *Sim) tr(f string, a ...any) {
+	if s.tracing {
+		s.Trace = append(s.Trace, fmt.Sprintf("%5d  ", s.now)+fmt.Sprintf(f, a...))
+	}
+}
+
+func (s *Sim) fail(kind, f string, a ...any) {
+	if s.Violation == "" {
+		s.Violation, s.Detail = kind, fmt.Sprintf(f, a...)
+		s.tr("VIOLATION %s: %s", kind, s.Detail)
+	}
+}
+
+// after runs fn so many ticks from now: the wire.
+func (s *Sim) after(d int64, fn func()) { s.wire = append(s.wire, parcel{s.now + d, fn}) }
+
+type parcel struct {
+	at int64
+	fn func()
+}
+
+func (s *Sim) deliverParcels() {
+	for i := 0; i < len(s.wire); {
+		w := s.wire[i]
+		if w.at > s.now {
+			i++
+			continue
+		}
+		last := len(s.wire) - 1
+		s.wire[i] = s.wire[last]
+		s.wire = s.wire[:last]
+		w.fn()
+	}
+}
+
+func (s *Sim) kill(h *host, why string) {
+	if !h.up {
+		return
+	}
+	s.tr("%s dies (%s)", h.name(), why)
+	h.up = false
+	for _, p := range s.procs {
+		if p.h == h && !p.done {
+			p.stop()
+			p.done = true
+			if p.tx != nil {
+				p.tx.release()
+				p.tx = nil
+			}
+		}
+	}
+	s.afterKill(h)
+}
+
+// loop runs the schedule until everything is settled, or something is broken, or it takes too long.
+func (s *Sim) loop(limit int64) {
+	defer func() {
+		for _, p := range s.procs {
+			if !p.done {
+				p.stop()
+			}
+		}
+	}()
+	for s.Violation == "" {
+		s.Steps++
+		if s.faulty && s.now >= s.endFaults {
+			s.stopFaults()
+		}
+		for len(s.script) > 0 && s.script[0].when() {
+			f := s.script[0]
+			s.script = s.script[1:]
+			f.do()
+		}
+		if s.faulty && s.now >= s.nextFault && s.nfaults < s.maxFaults {
+			s.nfaults++
+			s.inject()
+			s.nextFault = s.now + s.n(int(2*s.endFaults)/(s.maxFaults+1)+1)
+		}
+		s.deliverParcels()
+		s.pumpBroker()
+		for _, h := range s.hosts {
+			if !h.up && s.now >= h.restartAt {
+				s.start(h)
+			}
+		}
+		if !s.runOne() {
+			s.now++
+		} else if s.r.IntN(5) == 0 {
+			s.now++
+		}
+		if (!s.faulty || s.quiet && len(s.script) == 0) && s.now&31 == 0 && s.drained() {
+			return
+		}
+		if s.now > s.endFaults+limit {
+			s.stuck()
+			return
+		}
+	}
+}
+
+func (s *Sim) runOne() bool {
+	s.runnable = s.runnable[:0]
+	live := s.procs[:0]
+	for _, p := range s.procs {
+		if p.done {
+			continue
+		}
+		live = append(live, p)
+		if p.h.pausedTill > s.now {
+			continue
+		}
+		if (p.cond == nil && p.until <= s.now) || (p.cond != nil && (p.until <= s.now || p.cond())) {
+			s.runnable = append(s.runnable, p)
+		}
+	}
+	clear(s.procs[len(live):])
+	s.procs = live
+	if len(s.runnable) == 0 {
+		return false
+	}
+	s.runnable[s.r.IntN(len(s.runnable))].next()
+	return true
+}
+
+// Sim is one schedule.
+type Sim struct {
+	// What was found.
+	Violation string // "" is none
+	Detail    string
+	Trace     []string // when traced
+	Counts    Counts
+	Steps     int
+
+	broken  Broken
+	r       *rand.Rand
+	now     int64
+	tracing bool
+
+	faulty    bool
+	endFaults int64
+	nextFault int64
+	nfaults   int
+	maxFaults int
+	script    []planned
+	quiet     bool // no random faults on the wire, in commits and answers: histories
+
+	hosts    []*host
+	workers  []*host
+	orchs    []*host
+	gateway  *host
+	procs    []*proc
+	runnable []*proc
+	wire     []parcel
+
+	db    database
+	tasks []*taskMessage
+	queue [shards]reportQueue
+	draws int64
+	world world
+	want  []int // executions that clients want accepted
+}
+
+// Counts says what happened, to see that a schedule isn't empty.
+type Counts struct {
+	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Recovered, Old, Timers, Cancels, Yields, UnknownCommits,
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Retries, Failures, Suspends int
+}
+
+// Add sums two counts.
+func (c *Counts) Add(o Counts) {
+	a, b := c.fields(), o.fields()
+	for i := range a {
+		*a[i] += *b[i]
+	}
+}
+
+func (c *Counts) fields() []*int {
+	return []*int{&c.Faults, &c.Acts, &c.Claims, &c.Refused, &c.ClaimUnknown, &c.Held, &c.Cuts, &c.Deaths, &c.Recovered, &c.Old, &c.Timers, &c.Cancels, &c.Yields, &c.UnknownCommits,
+		&c.LockTimeouts, &c.Reconciled, &c.Finals, &c.Holes, &c.HoleHarm, &c.Overlaps, &c.ComeBacks, &c.Parked, &c.Retries, &c.Failures, &c.Suspends}
+}

@@ -1,0 +1,346 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/protocol"
+)
+
+// The outside world, which sees every call, and the invariants.
+
+type world struct {
+	acts []*act
+	conf map[place]bool // tries whose report was confirmed while their run had the right to act
+	good map[place]bool // nodes (try 0) that succeeded and were confirmed
+}
+
+type act struct {
+	exec, attempt int
+	node          string
+	try           int
+	session       int
+	run           *run
+	at            int64
+	inflight, cut bool
+	hole          bool
+}
+
+type place struct {
+	exec int
+	node string
+	try  int
+}
+
+// shape is a flow of the simulation. Its drawing: nodes in a row, e effect, p pure, t timer, r effect that fails now and then and
+// is tried again (soon, or after a while); [a|b] are parallel branches.
+type shape struct {
+	drawing string
+	program *flow.Program
+}
+
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt"}
+
+var shapes = sync.OnceValue(func() []shape {
+	var out []shape
+	for _, d := range drawings {
+		out = append(out, shape{d, compile(d)})
+	}
+	return out
+})
+
+type types struct{}
+
+func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
+	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
+	k, ok := kinds[typ]
+	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
+}
+
+type noLanguage struct{}
+
+func (noLanguage) Compile(string) (flow.Expression, error) {
+	return nil, fmt.Errorf("the simulation's flows have no expressions")
+}
+
+func compile(drawing string) *flow.Program {
+	d := &flow.Definition{Name: drawing, Nodes: []flow.Node{{ID: "start", Type: "trigger.manual"}}}
+	n := 0
+	chain := func(part string, from []string) string {
+		for _, c := range part {
+			n++
+			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n)}
+			switch c {
+			case 'p':
+				node.Type = "sim.pure"
+			case 't':
+				node.Type = "sim.timer"
+			default:
+				node.Type = "sim.effect"
+			}
+			if c == 'r' { // the second try comes soon, in memory; the third after a suspend
+				node.Retry = &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}
+			}
+			d.Nodes = append(d.Nodes, node)
+			for _, f := range from {
+				d.Edges = append(d.Edges, flow.Edge{From: f, To: node.ID})
+			}
+			from = []string{node.ID}
+		}
+		return from[0]
+	}
+	from := []string{"start"}
+	for rest := drawing; rest != ""; {
+		if rest[0] != '[' {
+			i := strings.IndexByte(rest, '[')
+			if i < 0 {
+				i = len(rest)
+			}
+			from = []string{chain(rest[:i], from)}
+			rest = rest[i:]
+			continue
+		}
+		end := strings.IndexByte(rest, ']')
+		var ends []string
+		for _, branch := range strings.Split(rest[1:end], "|") {
+			ends = append(ends, chain(branch, from))
+		}
+		from, rest = ends, rest[end+1:]
+	}
+	p, problems := flow.Compile(d, flow.FlowView{ID: drawing, Name: drawing, Version: 1}, types{}, noLanguage{})
+	if len(problems) > 0 {
+		panic(fmt.Sprintf("shape %s: %+v", drawing, problems))
+	}
+	return p
+}
+
+// compute is what pure and waiting nodes do.
+func (s *Sim) compute(cmd flow.Command) flow.Event {
+	if cmd.Kind == flow.KindWait {
+		due := s.time().Add(ticks(21 + s.n(100)))
+		return flow.Event{Type: flow.EventWaiting, Wait: &flow.Wait{Kind: flow.WaitTimer, Due: due, Reason: "a timer"}, At: s.time()}
+	}
+	return flow.Event{Type: flow.EventSucceeded, At: s.time()}
+}
+
+// result is what an effect comes to.
+func (s *Sim) result(cmd flow.Command) flow.Event {
+	if cmd.Key.Node[0] == 'r' && cmd.Try < 6 && s.r.IntN(3) == 0 {
+		s.Counts.Failures++
+		return flow.Event{Type: flow.EventFailed, Error: &flow.Failure{Code: "sim", Message: "failed", Retryable: true}, At: s.time()}
+	}
+	return flow.Event{Type: flow.EventSucceeded, At: s.time()}
+}
+
+// confirmed: the run has read the confirm of a report, and has the right to act on it.
+func (s *Sim) confirmed(r *run, e *protocol.Entry) {
+	if r.w.lease == nil || !r.w.open(r.w.lease) {
+		return
+	}
+	events, err := protocol.DecodeEvents(lists(e.Events))
+	if err != nil {
+		s.fail("bad report", "%v", err)
+	}
+	for _, ev := range events {
+		if n := ev.Node[0]; n != 'e' && n != 'r' {
+			continue
+		}
+		switch ev.Type {
+		case flow.EventSucceeded:
+			s.world.good[place{r.exec, ev.Node, 0}] = true
+			fallthrough
+		case flow.EventFailed:
+			s.world.conf[place{r.exec, ev.Node, ev.Try}] = true
+			s.tr("%s: E%d a%d %s try %d confirmed", r.w.h.name(), r.exec, r.attempt, ev.Node, ev.Try)
+		}
+	}
+}
+
+// act is a call that begins. It says what is wrong with that, if anything is.
+func (s *Sim) act(r *run, l *leased, cmd flow.Command) *act {
+	w := r.w
+	hole := !w.open(l) && !s.broken.IgnoreWindow
+	a := &act{exec: r.exec, attempt: r.attempt, node: cmd.Key.Node, try: cmd.Try, session: indexOf(l.id), run: r, at: s.now, inflight: true, hole: hole}
+	s.Counts.Acts++
+	s.tr("%s: ACT E%d a%d %s try %d under S%d (window ended: %v)", w.h.name(), a.exec, a.attempt, a.node, a.try, a.session, hole)
+	harm := s.harm(a)
+	switch {
+	case hole:
+		s.Counts.Holes++
+		if harm != "" {
+			s.Counts.HoleHarm++
+		}
+	case harm != "":
+		s.fail(harm, "E%d a%d %s try %d by %s under S%d", a.exec, a.attempt, a.node, a.try, w.h.name(), a.session)
+	}
+	s.world.acts = append(s.world.acts, a)
+	return a
+}
+
+func (s *Sim) harm(a *act) string {
+	row := s.db.execs[a.exec].row
+	switch {
+	case row.State.Final():
+		return "5 act after the end"
+	case s.world.conf[place{a.exec, a.node, a.try}] || s.world.good[place{a.exec, a.node, 0}]:
+		return "2 confirmed step acts again"
+	}
+	for _, b := range s.world.acts {
+		if b.exec != a.exec {
+			continue
+		}
+		same := b.node == a.node && b.try == a.try
+		switch {
+		case b.hole && b.attempt < a.attempt:
+		case b.attempt > a.attempt:
+			return "3 older owner acts"
+		case b.attempt == a.attempt && b.run != a.run:
+			return "3 two owners of one attempt"
+		case b.attempt < a.attempt && b.inflight && b.run.w.h.up:
+			if h := b.run.w.h; h.pausedTill > s.now || h.pausedAt > b.at {
+				s.Counts.Overlaps++ // paused during the call: the one overlap that is promised to be possible
+				continue
+			}
+			return "3b older act still in flight"
+		case b.attempt == a.attempt && same && !b.cut:
+			return "4 acts again in one attempt"
+		case b.attempt < a.attempt && same && s.db.sessions[b.session].Alive && !b.cut:
+			return "4 acts again, no owner died"
+		}
+	}
+	return ""
+}
+
+// committed checks a row's change.
+func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
+	if s.tracing {
+		s.tr("%s %s: E%d %s a%d/%d S%d cancel %q → %s a%d/%d S%d cancel %q", t.p.h.name(), t.name, i, o.State, o.Attempt, o.Seq, indexOf(o.Owner), o.Cancel, n.State, n.Attempt, n.Seq, indexOf(n.Owner), n.Cancel)
+	}
+	if o.State.Final() && n != o {
+		s.fail("1 end overwritten", "E%d %s → %s by %s", i, o.State, n.State, t.name)
+	}
+	if n.Attempt < o.Attempt || n.Attempt > o.Attempt+2 || (n.Attempt == o.Attempt && n.Seq < o.Seq) {
+		s.fail("9 attempt or seq back", "E%d a%d/%d → a%d/%d", i, o.Attempt, o.Seq, n.Attempt, n.Seq)
+	}
+	if n.Owner != o.Owner && !o.Owner.IsZero() && !n.Owner.IsZero() {
+		s.fail("3 owner replaced", "E%d S%d → S%d", i, indexOf(o.Owner), indexOf(n.Owner))
+	}
+	if o.Cancel != "" && (n.State == protocol.Queued || n.State == protocol.Waiting) {
+		s.fail("11 cancelled execution goes on", "E%d by %s", i, t.name)
+	}
+	if o.State == protocol.Waiting && n.State == protocol.Running {
+		s.fail("7 a waiting row was claimed", "E%d by %s", i, t.name)
+	}
+	if o.State == protocol.Waiting && n.State == protocol.Queued && n.Attempt == o.Attempt {
+		s.fail("7 wake without a new attempt", "E%d by %s", i, t.name)
+	}
+	if !n.Owner.IsZero() && n.State == protocol.Queued {
+		s.fail("12 queued with an owner", "E%d", i)
+	}
+}
+
+// ended checks an execution that succeeded: every step was recorded once, and every effect was made.
+func (s *Sim) ended() {
+	for i, e := range s.db.execs {
+		if !e.exists || !e.row.State.Final() {
+			continue
+		}
+		s.Counts.Finals++
+		done := map[string]int{}
+		for _, rep := range e.reports {
+			events, err := protocol.DecodeEvents(lists(rep.Events))
+			if err != nil {
+				s.fail("bad report", "%v", err)
+				return
+			}
+			for _, ev := range events {
+				if ev.Type == flow.EventSucceeded && !ev.Pure {
+					done[ev.Node]++
+				}
+			}
+		}
+		for node, n := range done {
+			if n > 1 {
+				s.fail("2 step recorded twice", "E%d %s", i, node)
+			}
+		}
+		if e.row.State != protocol.Succeeded {
+			if e.row.State == protocol.Failed && e.result.Error.Code != "poison" {
+				s.fail("10 failed", "E%d: %+v", i, e.result.Error)
+			}
+			continue
+		}
+		for _, node := range effectsOf(e.shape) {
+			if done[node] != 1 {
+				s.fail("10 step skipped", "E%d %s", i, node)
+			}
+		}
+		if e.result == nil {
+			s.fail("10 no result", "E%d", i)
+		}
+	}
+}
+
+// effectsOf lists the effects of a shape as compile names them.
+func effectsOf(shape int) []string {
+	var out []string
+	n := 0
+	for _, c := range shapes()[shape].drawing {
+		switch c {
+		case '[', '|', ']':
+			continue
+		}
+		n++
+		if c == 'e' || c == 'r' {
+			out = append(out, fmt.Sprintf("%c%d", c, n))
+		}
+	}
+	return out
+}
+
+// drained: all is settled, nothing is on its way.
+func (s *Sim) drained() bool {
+	for _, i := range s.want {
+		if e := s.db.execs[i]; !e.exists || !e.row.State.Final() {
+			return false
+		}
+	}
+	for k := range s.queue {
+		if q := &s.queue[k]; len(q.ready)+len(q.unacked)+len(q.held) > 0 {
+			return false
+		}
+	}
+	for _, h := range s.workers {
+		if len(h.worker.runs) > 0 || len(h.unacked) > 0 {
+			return false
+		}
+	}
+	return len(s.tasks) == 0 && len(s.wire) == 0
+}
+
+func (s *Sim) stuck() {
+	for i, e := range s.db.execs {
+		if r := e.row; !e.exists || !r.State.Final() {
+			s.fail("6 stuck", "E%d %s exists %v, %s a%d/%d handed %d owner S%d cancel %q deaths %d", i, shapes()[e.shape].drawing, e.exists, r.State, r.Attempt, r.Seq, r.Handed, indexOf(r.Owner), r.Cancel, r.Deaths)
+			return
+		}
+	}
+	for _, h := range s.workers {
+		for _, r := range h.worker.runs {
+			s.fail("6 a run never ends", "%s: E%d a%d %+v", h.name(), r.exec, r.attempt, r.m)
+			return
+		}
+	}
+	s.fail("6 queues not empty", "tasks %d", len(s.tasks))
+}
+
+func lists(events json.RawMessage) []json.RawMessage {
+	if len(events) == 0 {
+		return nil
+	}
+	return []json.RawMessage{events}
+}

@@ -1,0 +1,101 @@
+package protocol
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"flowplatform/services/internal/flow"
+)
+
+// ErrUnknown says that a commit's outcome is not known: the transaction may have happened. Read the rows before you conclude anything.
+var ErrUnknown = errors.New("the outcome of the commit is unknown")
+
+// ErrData says that a value was refused by the database (SQLSTATE class 22 or 23): the batch is bisected and one entry parked.
+var ErrData = errors.New("the database refuses a value of this batch")
+
+// Store is the truth, on the primary.
+type Store interface {
+	// Txn runs fn in one READ COMMITTED transaction. Deadlocks and lock timeouts (40P01, 55P03, 40001) run fn again, a few times.
+	// An error of fn rolls back and is returned. A COMMIT is never given a context that can end; ErrUnknown when its answer was lost.
+	Txn(ctx context.Context, name string, fn func(Tx) error) error
+
+	// Tasks rebuilds the tasks of those of the ids that are queued, not held and not owned. Others are left out.
+	Tasks(ctx context.Context, ids []ID) ([]Task, error)
+	// MarkHanded raises handed to the attempts given, for rows that are still queued; rows locked by others are left out.
+	MarkHanded(ctx context.Context, tasks []Handed) error
+	// Unhanded lists rows queued for at least age (database's clock) without hold and with handed < attempt, oldest first.
+	Unhanded(ctx context.Context, age time.Duration, limit int) ([]ID, error)
+	// DueWaits lists open waits of waiting executions that are due within the horizon, soonest first, with the database's clock.
+	DueWaits(ctx context.Context, horizon time.Duration, limit int) (waits []OpenWait, now time.Time, err error)
+	// Overdue lists executions that are not final, not flagged for cancel and past their deadline.
+	Overdue(ctx context.Context, limit int) ([]ID, error)
+	// LiveSessions lists the sessions that are alive, with their beats.
+	LiveSessions(ctx context.Context) ([]Session, error)
+	// DeadOwners lists dead sessions that still own executions.
+	DeadOwners(ctx context.Context, limit int) ([]ID, error)
+}
+
+// Handed is an attempt whose task the broker has confirmed.
+type Handed struct {
+	ID      ID
+	Attempt int
+}
+
+// Tx is one transaction. Every method is one statement (or one round trip), so that what it reads is what was committed when it began.
+type Tx interface {
+	// Now is the database's clock.
+	Now(ctx context.Context) (time.Time, error)
+	// Lock locks the executions by id, in the order of their ids, and returns those that exist, as they are now. Duplicates are fine.
+	Lock(ctx context.Context, ids []ID) ([]Row, error)
+	// Alive reads (without locking) which of the sessions are alive.
+	Alive(ctx context.Context, sessions []ID) (map[ID]bool, error)
+	// Owned lists executions of the shard that the session owns, without locking them.
+	Owned(ctx context.Context, session ID, shard int, limit int) ([]ID, error)
+	// OpenWaits lists the open waits of executions that are locked.
+	OpenWaits(ctx context.Context, executions []ID) ([]OpenWait, error)
+	// Write applies everything that a batch has decided, for rows that are locked.
+	Write(ctx context.Context, c *Changes) error
+
+	// OpenSession inserts a session that is alive with beat 1; it does nothing when the id exists already.
+	OpenSession(ctx context.Context, s OpenSessionRequest) error
+	// Beat raises the beat of those sessions that are alive and returns them.
+	Beat(ctx context.Context, sessions []ID) (map[ID]bool, error)
+	// EndSessions marks sessions dead that are alive (and stand at the beat given, unless it is -1), and returns those that it ended.
+	EndSessions(ctx context.Context, ends []SessionEnd) ([]ID, error)
+	// Cancels lists, for each session, the executions that it owns and that are flagged.
+	Cancels(ctx context.Context, sessions []ID) (map[ID][]CancelOrder, error)
+}
+
+// SessionEnd names a session that is to be marked dead.
+type SessionEnd struct {
+	ID     ID
+	Beat   int64 // -1: whatever it is
+	Reason string
+}
+
+// Changes is what one transaction writes. All rows named in it are locked by the transaction.
+type Changes struct {
+	Rows    []Row // written whole (the columns of Row)
+	Reports []StoredReport
+	Results []FinalResult
+	Opened  []OpenWait   // inserted; one that exists for (execution, node, iteration) and is open stays as it is
+	Met     []OpenWait   // Met is set where the wait is open
+	Dead    []DeadLetter // a zero ID or At is filled in by the store
+}
+
+// StoredReport is one row of the reports table; /steps and tasks are made from it.
+type StoredReport struct {
+	Execution ID
+	Attempt   int
+	Seq       int // 0: written by the platform itself (a wake)
+	Events    json.RawMessage
+}
+
+// FinalResult is what an execution ended with.
+type FinalResult struct {
+	ID     ID
+	Output json.RawMessage // nil: none
+	Error  *flow.Failure
+}
