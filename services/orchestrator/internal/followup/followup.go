@@ -1,0 +1,200 @@
+// Package followup does what a committed transaction leaves to be done, beside the path of whoever committed it: hand out what is queued now,
+// tell the live view, tell owners of cancels.
+//
+// All three are bounded and may be lost, since something slower does the same: the reconciler publishes what was not handed out, a client of
+// the live view reads the row, a renewal's answer carries the cancels. So nothing here ever holds a collector up: a Redis that hangs
+// costs events, which are counted, and nothing else.
+package followup
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flowplatform/services/internal/protocol"
+)
+
+const (
+	maxHandOut = 50_000 // ids that wait to be handed out
+	maxNews    = 20_000 // events that wait for Redis
+	maxTold    = 5_000
+	batchSize  = 500
+)
+
+// Options of New. All are required.
+type Options struct {
+	Store     protocol.Store
+	Publisher protocol.TaskPublisher
+	// Events tells the live view.
+	Events func(ctx context.Context, news []protocol.News) error
+	// Control tells the owners of executions.
+	Control    func(ctx context.Context, orders []protocol.CancelOrder) error
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Followup takes outcomes and works them off. Safe for concurrent use.
+type Followup struct {
+	o       Options
+	metrics *metrics
+	handOut *outbox[protocol.ID]
+	news    *outbox[protocol.News]
+	told    *outbox[protocol.CancelOrder]
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// New returns a Followup that has begun to work; Stop ends it.
+func New(o Options) *Followup {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &Followup{
+		o: o, metrics: newMetrics(o.Registerer), stop: cancel,
+		handOut: newOutbox[protocol.ID](maxHandOut),
+		news:    newOutbox[protocol.News](maxNews),
+		told:    newOutbox[protocol.CancelOrder](maxTold),
+	}
+	f.running.Go(func() { drain(ctx, f.handOut, 10*time.Second, f.publish) })
+	f.running.Go(func() { drain(ctx, f.news, 2*time.Second, f.tell) })
+	f.running.Go(func() { drain(ctx, f.told, 2*time.Second, f.control) })
+	return f
+}
+
+// Take takes an outcome. It never waits.
+func (f *Followup) Take(out protocol.Outcome) {
+	f.metrics.dropped("tasks", f.handOut.put(out.HandOut))
+	f.metrics.dropped("events", f.news.put(out.News))
+	f.metrics.dropped("cancels", f.told.put(out.Told))
+}
+
+// Stop works off what waits, for as long as ctx allows, and ends.
+func (f *Followup) Stop(ctx context.Context) error {
+	f.handOut.close()
+	f.news.close()
+	f.told.close()
+	ended := make(chan struct{})
+	go func() { f.running.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		f.stop()
+		<-ended
+	}
+	f.stop()
+	return nil
+}
+
+func (f *Followup) publish(ctx context.Context, ids []protocol.ID) {
+	begin := time.Now()
+	n, err := protocol.HandOut(ctx, f.o.Store, f.o.Publisher, ids)
+	f.metrics.handed.Add(float64(n))
+	f.metrics.handOutSeconds.Observe(time.Since(begin).Seconds())
+	if err != nil {
+		f.metrics.failed.WithLabelValues("tasks").Add(float64(len(ids)))
+		f.o.Log.Warn("tasks could not be handed out: the leader does it in two seconds", "executions", len(ids), "error", err)
+	}
+}
+
+func (f *Followup) tell(ctx context.Context, news []protocol.News) {
+	if err := f.o.Events(ctx, news); err != nil {
+		f.metrics.dropped("events", len(news))
+		f.o.Log.Debug("live events dropped", "events", len(news), "error", err)
+	}
+}
+
+func (f *Followup) control(ctx context.Context, orders []protocol.CancelOrder) {
+	if err := f.o.Control(ctx, orders); err != nil {
+		f.metrics.dropped("cancels", len(orders))
+		f.o.Log.Debug("cancels not told: the next renewals carry them", "orders", len(orders), "error", err)
+	}
+}
+
+// drain gives what waits to do, in batches, until the outbox is closed and empty, or ctx ends.
+func drain[T any](ctx context.Context, box *outbox[T], timeout time.Duration, do func(context.Context, []T)) {
+	for {
+		batch, ok := box.take(ctx, batchSize)
+		if !ok {
+			return
+		}
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		do(bounded, batch)
+		cancel()
+	}
+}
+
+// outbox is a bounded queue whose writers never wait.
+type outbox[T any] struct {
+	mu     sync.Mutex
+	items  []T
+	max    int
+	closed bool
+	wake   chan struct{} // holds one token when there may be something to take
+}
+
+func newOutbox[T any](most int) *outbox[T] {
+	return &outbox[T]{max: most, wake: make(chan struct{}, 1)}
+}
+
+// put adds what has room, and tells how many had none.
+func (b *outbox[T]) put(items []T) (dropped int) {
+	if len(items) == 0 {
+		return 0
+	}
+	b.mu.Lock()
+	room := max(0, b.max-len(b.items))
+	if b.closed {
+		room = 0
+	}
+	if room < len(items) {
+		dropped = len(items) - room
+		items = items[:room]
+	}
+	b.items = append(b.items, items...)
+	b.mu.Unlock()
+	b.signal()
+	return dropped
+}
+
+func (b *outbox[T]) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *outbox[T]) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.signal()
+}
+
+// take waits for something and returns at most n items. It returns false when the outbox is closed and empty, or ctx has ended.
+func (b *outbox[T]) take(ctx context.Context, n int) ([]T, bool) {
+	for {
+		b.mu.Lock()
+		if len(b.items) > 0 && ctx.Err() == nil {
+			n = min(n, len(b.items))
+			out := make([]T, n)
+			copy(out, b.items)
+			b.items = b.items[n:]
+			if len(b.items) == 0 {
+				b.items = nil
+			}
+			b.mu.Unlock()
+			return out, true
+		}
+		closed := b.closed
+		b.mu.Unlock()
+		if closed || ctx.Err() != nil {
+			return nil, false
+		}
+		select {
+		case <-b.wake:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
