@@ -1,0 +1,266 @@
+package flow
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const maxID = 100
+
+// Compile checks a definition and makes a Program of it. It returns all problems at once, and a Program only when there are none. A typeVersion of 0 is filled in
+// with the newest, in def itself; def must not be changed afterwards.
+func Compile(def *Definition, view FlowView, types Types, lang Language) (*Program, []Problem) {
+	c := &compiler{def: def, types: types, p: &Program{def: def, view: view, index: make(map[string]int32, len(def.Nodes)), nodes: make([]programNode, len(def.Nodes))}}
+	c.settings()
+	for i := range def.Nodes {
+		c.node(i)
+	}
+	c.edges()
+	c.graph()
+	c.expressions(lang)
+	if len(c.problems) > 0 {
+		return nil, c.problems
+	}
+	return c.p, nil
+}
+
+type compiler struct {
+	def      *Definition
+	types    Types
+	p        *Program
+	problems []Problem
+	broken   []bool // nodes whose edges can't be judged: unknown type, or an id that stands for two
+}
+
+func (c *compiler) add(ptr, code, format string, args ...any) {
+	c.problems = append(c.problems, Problem{Pointer: ptr, Code: code, Message: fmt.Sprintf(format, args...)})
+}
+
+// notYet refuses what the document may ask for but the engine doesn't do yet, rather than ignoring it.
+func (c *compiler) notYet(ptr, what string) {
+	c.add(ptr, "not-supported-yet", "%s is not supported yet: this version of the platform would ignore it, so the flow is refused; remove it", what)
+}
+
+func (c *compiler) settings() {
+	s := &c.def.Settings
+	if s.Timeout != 0 {
+		c.within("/settings/timeout", s.Timeout, time.Second, MaxFlowTimeout)
+	}
+	if len(s.Concurrency) > 0 {
+		c.notYet("/settings/concurrency", "a concurrency limit")
+	}
+	if len(s.Rate) > 0 {
+		c.notYet("/settings/rate", "a rate limit")
+	}
+	if s.Fairness != nil {
+		c.notYet("/settings/fairness", "fairness over keys")
+	}
+	if s.Debounce != nil {
+		c.notYet("/settings/debounce", "debounce")
+	}
+}
+
+func (c *compiler) within(ptr string, d Duration, low, high time.Duration) {
+	if time.Duration(d) < low || time.Duration(d) > high {
+		c.add(ptr, "range", "%s is not within %s to %s", d, Duration(low), Duration(high))
+	}
+}
+
+func (c *compiler) node(i int) {
+	n, pn := &c.def.Nodes[i], &c.p.nodes[i]
+	ptr := "/nodes/" + strconv.Itoa(i)
+	c.broken = append(c.broken, false)
+	*pn = programNode{id: n.ID, typ: n.Type, onError: n.OnError, retry: n.Retry}
+	if !validID(n.ID) {
+		c.add(ptr+"/id", "id", "%s is no id: a letter or _ first, then letters, digits and _, at most %d", describe(n.ID), maxID)
+	}
+	if first, twice := c.p.index[n.ID]; twice {
+		c.add(ptr+"/id", "duplicate-id", "node %d has the id %q too", first, n.ID)
+		c.broken[i], c.broken[first] = true, true
+	} else {
+		c.p.index[n.ID] = int32(i)
+	}
+	if n.Parent != "" {
+		c.notYet(ptr+"/parent", "a node inside a container (parent)")
+	}
+	if n.Compensate != "" {
+		c.notYet(ptr+"/compensate", "compensation")
+	}
+	if n.Pool != "" && n.Pool != c.def.Settings.Pool {
+		c.notYet(ptr+"/pool", "a pool of its own for one node (settings.pool holds for the whole flow)")
+	}
+	if n.Timeout != 0 {
+		c.within(ptr+"/timeout", n.Timeout, time.Millisecond, MaxNodeTimeout)
+	}
+	c.retry(ptr+"/retry", n.Retry)
+	switch n.OnError {
+	case "", OnErrorFail, OnErrorContinue, OnErrorRoute:
+	default:
+		c.add(ptr+"/onError", "one-of", "%s is not one of fail, continue, route", describe(n.OnError))
+	}
+	typ, ok := c.types.Lookup(n.Type, n.TypeVersion)
+	if !ok {
+		c.broken[i] = true
+		c.unknownType(ptr, n)
+		return
+	}
+	n.TypeVersion = typ.Version
+	pn.version, pn.kind, pn.timeout = typ.Version, typ.Kind, time.Duration(n.Timeout)
+	if pn.timeout == 0 {
+		pn.timeout = typ.Timeout
+	}
+	if pn.retry == nil {
+		pn.retry = typ.Retry
+	}
+	c.checkConfig(ptr, n, pn, typ)
+	if typ.Kind == KindTrigger {
+		c.trigger(ptr, int32(i), n)
+	}
+}
+
+func (c *compiler) checkConfig(ptr string, n *Node, pn *programNode, typ NodeType) {
+	config := n.Config
+	if config == nil {
+		config = map[string]any{}
+	}
+	if typ.Check != nil {
+		for _, p := range typ.Check(config) {
+			p.Pointer = ptr + "/config" + p.Pointer
+			c.problems = append(c.problems, p)
+		}
+	}
+	pn.ports = []string{PortMain}
+	if typ.Ports != nil {
+		if ports := typ.Ports(config); len(ports) > 0 {
+			pn.ports = ports
+		}
+	}
+	extra := map[string]string{OnErrorRoute: PortError, OnErrorContinue: PortMain}[n.OnError]
+	if extra != "" && !slices.Contains(pn.ports, extra) {
+		pn.ports = append(slices.Clone(pn.ports), extra)
+	}
+}
+
+func (c *compiler) unknownType(ptr string, n *Node) {
+	newest, known := c.types.Lookup(n.Type, 0)
+	if known {
+		c.add(ptr+"/typeVersion", "unknown-type-version", "node type %s has no version %d, the newest is %d", n.Type, n.TypeVersion, newest.Version)
+		return
+	}
+	hint := ""
+	if named, ok := c.types.(interface{ Names() []string }); ok {
+		hint = DidYouMean(n.Type, named.Names())
+	}
+	c.add(ptr+"/type", "unknown-node-type", "there is no node type %s%s; GET /catalog/nodes lists them", describe(n.Type), hint)
+}
+
+func (c *compiler) trigger(ptr string, i int32, n *Node) {
+	for _, other := range c.p.triggers {
+		if n.Type == "trigger.manual" && c.p.nodes[other].typ == n.Type {
+			c.add(ptr+"/type", "duplicate-trigger", "%s is a trigger.manual already: a manual start couldn't choose", c.p.nodes[other].id)
+		}
+	}
+	c.p.triggers = append(c.p.triggers, i)
+	if n.Retry != nil {
+		c.add(ptr+"/retry", "trigger", "a trigger is never tried again: remove retry")
+	}
+	if n.OnError != "" && n.OnError != OnErrorFail {
+		c.add(ptr+"/onError", "trigger", "a trigger can't fail: remove onError")
+	}
+}
+
+func (c *compiler) retry(ptr string, r *Retry) {
+	if r == nil {
+		return
+	}
+	if r.MaxAttempts < 1 || r.MaxAttempts > 100 {
+		c.add(ptr+"/maxAttempts", "range", "%d is not within 1 to 100", r.MaxAttempts)
+	}
+	switch r.Backoff {
+	case "", BackoffExponential, BackoffFixed:
+	default:
+		c.add(ptr+"/backoff", "one-of", "%s is not one of exponential, fixed", describe(r.Backoff))
+	}
+	c.within(ptr+"/initialDelay", r.InitialDelay, 0, MaxRetryDelay)
+	c.within(ptr+"/maxDelay", r.MaxDelay, 0, MaxRetryDelay)
+	if r.MaxDelay > 0 && r.InitialDelay > r.MaxDelay {
+		c.add(ptr+"/initialDelay", "range", "initialDelay %s is longer than maxDelay %s", r.InitialDelay, r.MaxDelay)
+	}
+}
+
+func validID(id string) bool {
+	if id == "" || len(id) > maxID || id[0] >= '0' && id[0] <= '9' {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+// expressions compiles the configs' templates and looks at the steps that they name.
+func (c *compiler) expressions(lang Language) {
+	t := &templates{language: lang, cache: map[string]Expression{}, failed: map[string]*SyntaxError{}}
+	ids := make([]string, 0, len(c.def.Nodes))
+	for i := range c.def.Nodes {
+		ids = append(ids, c.def.Nodes[i].ID)
+	}
+	for i := range c.def.Nodes {
+		n, pn := &c.def.Nodes[i], &c.p.nodes[i]
+		base := "/nodes/" + strconv.Itoa(i) + "/config"
+		t.problem = func(ptr, code string, column int, message string) {
+			c.problems = append(c.problems, Problem{Pointer: base + ptr, Code: code, Message: message, Column: column})
+		}
+		t.use = func(ptr string, column int, e Expression) {
+			for _, id := range e.Steps() {
+				if code, message := c.reference(int32(i), id, ids); code != "" {
+					c.problems = append(c.problems, Problem{Pointer: base + ptr, Code: code, Message: message, Column: column})
+				}
+			}
+		}
+		t.count = 0
+		config := n.Config
+		if config == nil {
+			config = map[string]any{}
+		}
+		if pn.kind == KindTrigger { // a trigger's config is read before there is an execution
+			pn.constant = config
+			continue
+		}
+		if pn.config = t.compile(config, ""); !pn.config.dynamic {
+			pn.constant = config
+		}
+	}
+}
+
+// reference judges a step that an expression of node i names.
+func (c *compiler) reference(i int32, id string, ids []string) (code, message string) {
+	j, ok := c.p.index[id]
+	switch {
+	case !ok:
+		return "unknown-step", fmt.Sprintf("there is no node %q%s", id, DidYouMean(id, ids))
+	case j == i:
+		return "step-not-upstream", fmt.Sprintf("%q is this very step: its output doesn't exist yet when its config is evaluated", id)
+	case c.p.nodes[i].upstream != nil && !c.p.nodes[i].upstream.has(j):
+		return "step-not-upstream", fmt.Sprintf("step %q doesn't come before this one on any path, so it may not have run yet; lead an edge from it, over other nodes or not%s", id, c.comesBefore(i))
+	}
+	return "", ""
+}
+
+func (c *compiler) comesBefore(i int32) string {
+	var names []string
+	for j := range c.p.nodes {
+		if c.p.nodes[i].upstream.has(int32(j)) {
+			names = append(names, c.p.nodes[j].id)
+		}
+	}
+	if len(names) == 0 || len(names) > 20 {
+		return ""
+	}
+	return " (before it come: " + strings.Join(names, ", ") + ")"
+}

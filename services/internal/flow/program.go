@@ -1,0 +1,97 @@
+package flow
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Program is a flow that Compile accepted: immutable, and shared by all executions of its version, in any number of goroutines.
+type Program struct {
+	def      *Definition
+	view     FlowView
+	nodes    []programNode
+	index    map[string]int32
+	triggers []int32
+}
+
+// programNode is a node with everything that was computed once.
+type programNode struct {
+	id       string
+	typ      string
+	version  int
+	kind     Kind
+	ports    []string // those that it may leave by
+	onError  string
+	timeout  time.Duration
+	retry    *Retry
+	config   *template
+	constant map[string]any // the config, when it holds no expression
+	incoming int
+	edges    []programEdge
+	upstream bitset
+}
+
+type programEdge struct {
+	port string
+	to   int32
+}
+
+// bitset of node indexes.
+type bitset []uint64
+
+func (b bitset) has(i int32) bool { return b[i>>6]&(1<<(i&63)) != 0 }
+func (b bitset) set(i int32)      { b[i>>6] |= 1 << (i & 63) }
+func (b bitset) add(other bitset) {
+	for i, w := range other {
+		b[i] |= w
+	}
+}
+
+func (b bitset) count() int {
+	n := 0
+	for _, w := range b {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// Definition is the document that the program was made of, with every typeVersion filled in. It must not be changed.
+func (p *Program) Definition() *Definition { return p.def }
+
+// Flow is how expressions see the flow.
+func (p *Program) Flow() FlowView { return p.view }
+
+// Has tells whether any node is of a kind: a program without effects and waits never claims.
+func (p *Program) Has(k Kind) bool {
+	for i := range p.nodes {
+		if p.nodes[i].kind == k {
+			return true
+		}
+	}
+	return false
+}
+
+// Entry names the trigger node at which an execution started by trigger enters: the trigger node with that id, else the one of type "trigger.<trigger>", else
+// the only one. false: there is none, and Start would give a failed execution.
+func (p *Program) Entry(trigger string) (id string, ok bool) {
+	i := p.entry(trigger)
+	if i < 0 {
+		return "", false
+	}
+	return p.nodes[i].id, true
+}
+
+func (p *Program) entry(trigger string) int32 {
+	if i, ok := p.index[trigger]; ok && p.nodes[i].kind == KindTrigger {
+		return i
+	}
+	for _, i := range p.triggers {
+		if p.nodes[i].typ == "trigger."+trigger {
+			return i
+		}
+	}
+	if len(p.triggers) == 1 {
+		return p.triggers[0]
+	}
+	return -1
+}
