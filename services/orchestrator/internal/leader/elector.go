@@ -29,7 +29,7 @@ const (
 	// fallbackTTL is the shortest that servers accept which don't set session_ttl_min.
 	fallbackTTL = 10 * time.Second
 	// waitTime of blocking queries. The server adds up to a sixteenth.
-	waitTime = 10 * time.Second
+	waitTime = 5 * time.Second
 	// rateFloor is the least time between two blocking queries: they may return without a change.
 	rateFloor = 50 * time.Millisecond
 	// stopGrace bounds how long a release waits for work that doesn't stop; all such work is compare-and-set, or fenced.
