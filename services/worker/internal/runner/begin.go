@@ -31,7 +31,7 @@ func (r *Runner) begin(d Delivery) {
 		return
 	}
 	v := Version{Flow: task.Flow, Number: task.Version}
-	program, ok := r.programs.get(r.ctx, v, func(p Program, err error) {
+	program, ok := r.programs.get(r.ctx, v, func(p *flow.Program, err error) {
 		if err != nil {
 			r.noProgram(d, &task, err)
 			return
@@ -44,7 +44,7 @@ func (r *Runner) begin(d Delivery) {
 }
 
 // prepare makes the run and starts it; a suspect waits until nothing else runs.
-func (r *Runner) prepare(d Delivery, task *protocol.Task, p Program) {
+func (r *Runner) prepare(d Delivery, task *protocol.Task, p *flow.Program) {
 	t, err := r.newRun(d, task, p)
 	if err != nil {
 		r.fail(d, task, "unrunnable", err)
@@ -71,7 +71,7 @@ func (r *Runner) makeRoom(suspect *run) {
 	}
 }
 
-func (r *Runner) newRun(d Delivery, task *protocol.Task, p Program) (*run, error) {
+func (r *Runner) newRun(d Delivery, task *protocol.Task, p *flow.Program) (*run, error) {
 	if task.InputRef != nil && task.InputRef.Ref != "" {
 		return nil, errors.New("the input travels by reference, which this worker can't read yet")
 	}
@@ -90,9 +90,9 @@ func (r *Runner) newRun(d Delivery, task *protocol.Task, p Program) (*run, error
 	text := task.ID.String()
 	record := flow.Record{
 		Execution: flow.ExecutionView{ID: text, CreatedAt: task.CreatedAt, Trigger: task.Trigger, Labels: task.Labels, Priority: task.Priority},
-		Flow:      p.View, Input: input, Deadline: task.Deadline,
+		Input:     input, Deadline: task.Deadline,
 	}
-	machine, err := protocol.NewRun(*task, p.Program, record, events, r.numbers.Add(1), d.Redelivered)
+	machine, err := protocol.NewRun(*task, p, record, events, r.numbers.Add(1), d.Redelivered)
 	if err != nil {
 		return nil, err
 	}

@@ -131,6 +131,9 @@ const unbounded = math.MaxInt
 // what it doesn't know to be encodable.
 func bound(v any, limit int) int {
 	n := 0
+	if limit < 0 {
+		return unbounded
+	}
 	switch v := v.(type) {
 	case nil, bool:
 		return 5
@@ -145,13 +148,13 @@ func bound(v any, limit int) int {
 		return textBound(v)
 	case []any:
 		for _, item := range v {
-			if n = plus(n, 1, bound(item, limit-n)); n > limit {
+			if n = plus(n, 1, bound(item, limit-n-2)); n > limit {
 				return unbounded
 			}
 		}
 	case map[string]any:
 		for key, item := range v {
-			if n = plus(n, textBound(key), bound(item, limit-n)); n > limit-2 {
+			if n = plus(n, textBound(key), bound(item, limit-n-2)); n > limit-2 {
 				return unbounded
 			}
 			n += 2

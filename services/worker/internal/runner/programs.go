@@ -17,12 +17,6 @@ var ErrNoVersion = errors.New("the flow's version isn't on the replica")
 // ErrUnfit says that a version can't be compiled by this worker: it is older or newer than the flow.
 var ErrUnfit = errors.New("the flow's version can't be compiled by this worker")
 
-// Program is a compiled version with what executions see of their flow.
-type Program struct {
-	Program *flow.Program
-	View    flow.FlowView
-}
-
 // Version names one version of a flow; what it names never changes.
 type Version struct {
 	Flow   protocol.ID
@@ -34,26 +28,26 @@ const loadTries = 5
 
 // programs caches compiled versions. Each is loaded once, however many tasks wait for it.
 type programs struct {
-	load func(ctx context.Context, v Version) (Program, error)
+	load func(ctx context.Context, v Version) (*flow.Program, error)
 	max  int
 
 	mu      sync.Mutex
 	cached  map[Version]*cachedProgram
 	clock   uint64
-	loading map[Version][]func(Program, error)
+	loading map[Version][]func(*flow.Program, error)
 }
 
 type cachedProgram struct {
-	program Program
+	program *flow.Program
 	used    uint64
 }
 
-func newPrograms(load func(context.Context, Version) (Program, error), max int) *programs {
-	return &programs{load: load, max: max, cached: map[Version]*cachedProgram{}, loading: map[Version][]func(Program, error){}}
+func newPrograms(load func(context.Context, Version) (*flow.Program, error), max int) *programs {
+	return &programs{load: load, max: max, cached: map[Version]*cachedProgram{}, loading: map[Version][]func(*flow.Program, error){}}
 }
 
 // get gives a cached program at once; otherwise then is called later, from another goroutine.
-func (p *programs) get(ctx context.Context, v Version, then func(Program, error)) (Program, bool) {
+func (p *programs) get(ctx context.Context, v Version, then func(*flow.Program, error)) (*flow.Program, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.cached[v]; c != nil {
@@ -66,7 +60,7 @@ func (p *programs) get(ctx context.Context, v Version, then func(Program, error)
 	if !under {
 		go p.fetch(ctx, v)
 	}
-	return Program{}, false
+	return nil, false
 }
 
 func (p *programs) fetch(ctx context.Context, v Version) {
@@ -81,12 +75,12 @@ func (p *programs) fetch(ctx context.Context, v Version) {
 	}
 	p.mu.Unlock()
 	for _, then := range waiters {
-		then(program, err)
+		go then(program, err) // it runs its flow: nobody waits for another's pure nodes
 	}
 }
 
-func (p *programs) try(ctx context.Context, v Version) (Program, error) {
-	var program Program
+func (p *programs) try(ctx context.Context, v Version) (*flow.Program, error) {
+	var program *flow.Program
 	var err error
 	for tries := range loadTries {
 		if tries > 0 && !rest(ctx, jitter(100*time.Millisecond<<tries)) {
@@ -97,11 +91,11 @@ func (p *programs) try(ctx context.Context, v Version) (Program, error) {
 			break
 		}
 	}
-	if err == nil && program.Program == nil {
+	if err == nil && program == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return Program{}, fmt.Errorf("runner: flow %s version %d: %w", v.Flow, v.Number, err)
+		return nil, fmt.Errorf("runner: flow %s version %d: %w", v.Flow, v.Number, err)
 	}
 	return program, nil
 }

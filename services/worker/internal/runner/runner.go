@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/protocol"
 
@@ -35,7 +36,7 @@ type Options struct {
 	Claims      func(ctx context.Context, claims []protocol.Claim) ([]protocol.Answer, error) // one try
 	SessionDead func()                                                                        // a claim was told that the session is dead
 	Publisher   Publisher
-	Load        func(ctx context.Context, v Version) (Program, error) // ErrNoVersion, ErrUnfit, or any error for "not now"
+	Load        func(ctx context.Context, v Version) (*flow.Program, error) // ErrNoVersion, ErrUnfit, or any error for "not now"
 	Executors   func(typ string, version int) (node.Executor, bool)
 
 	Now        func() time.Time
@@ -170,7 +171,7 @@ func (r *Runner) launch(t *run) {
 	r.mu.Unlock()
 	t.queue = append(t.queue, news{kind: newsStart})
 	if stage >= draining {
-		t.queue = append(t.queue, news{kind: newsDrain})
+		t.queue = append(t.queue, news{kind: newsAbandon}) // nothing has begun, so nothing is lost
 	}
 	t.work(true)
 }
