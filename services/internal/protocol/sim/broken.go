@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"time"
 
 	"flowplatform/services/internal/protocol"
 )
@@ -21,7 +20,6 @@ type Broken struct {
 	WakeSameAttempt    bool // a wake doesn't raise the attempt
 	CancelOnlyRecover  bool // suspend and yield don't look at the flag
 	JudgeBlind         bool // a failed look doesn't break the sight
-	JudgeOldLook       bool // beats are dated with the clock from before the look
 	AnswerBeforeCommit bool // a renewal is answered before it is committed
 	CancelOverBatch    bool // basic.cancel over unacknowledged reports
 }
@@ -29,18 +27,19 @@ type Broken struct {
 // brokenTx tells lies about rows to the transaction that it wraps.
 type brokenTx struct {
 	protocol.Tx
-	b *Broken
-	t *txn
+	b     *Broken
+	t     *txn
+	shard int // that the transaction believes in
 }
 
 func (b *Broken) wrap(t *txn) protocol.Tx {
 	if *b == (Broken{}) {
 		return t
 	}
-	return brokenTx{t, b, t}
+	return &brokenTx{Tx: t, b: b, t: t}
 }
 
-func (x brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, error) {
+func (x *brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, error) {
 	rows, err := x.Tx.Lock(ctx, ids)
 	for i := range rows {
 		r := &rows[i]
@@ -51,6 +50,8 @@ func (x brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, 
 			r.Seq = 0
 		case x.b.IgnoreOwner && x.t.name == "collect":
 			r.Owner, r.Run = protocol.ID{}, 0
+		case x.b.RecoverAllShards && x.t.name == "collect":
+			r.Shard = x.shard
 		case x.b.CancelOnlyRecover && x.t.name == "collect" && x.t.s.session(r.Owner) != nil && x.t.s.session(r.Owner).Alive:
 			r.Cancel = ""
 		}
@@ -58,7 +59,8 @@ func (x brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, 
 	return rows, err
 }
 
-func (x brokenTx) Owned(ctx context.Context, session protocol.ID, shard, limit int) ([]protocol.ID, error) {
+func (x *brokenTx) Owned(ctx context.Context, session protocol.ID, shard, limit int) ([]protocol.ID, error) {
+	x.shard = shard
 	out, err := x.Tx.Owned(ctx, session, shard, limit)
 	if err == nil && x.b.RecoverAllShards {
 		for k := range shards {
@@ -75,12 +77,15 @@ func (x brokenTx) Owned(ctx context.Context, session protocol.ID, shard, limit i
 	return out, err
 }
 
-func (x brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
+func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 	if x.b.WakeSameAttempt && x.t.name == "timers" {
 		for i := range c.Rows {
 			c.Rows[i].Attempt--
 			c.Rows[i].Handed = min(c.Rows[i].Handed, c.Rows[i].Attempt-1)
 		}
+	}
+	for i := range c.Rows {
+		c.Rows[i].Shard = indexOf(c.Rows[i].ID) % shards
 	}
 	return x.Tx.Write(ctx, c)
 }
@@ -123,16 +128,4 @@ func (b *Broken) sight(st store) protocol.Store {
 		return blind{st, new([]protocol.Session)}
 	}
 	return st
-}
-
-// clockBeforeLook gives at every second reading what it gave at the one before.
-func clockBeforeLook(h *host) func() time.Duration {
-	second, last := false, time.Duration(0)
-	return func() time.Duration {
-		if !second {
-			last = h.clock()
-		}
-		second = !second
-		return last
-	}
 }

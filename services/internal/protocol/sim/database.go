@@ -19,6 +19,7 @@ type database struct {
 	execs    []*execution
 	sessions []*session
 	downTill int64
+	downFrom int64
 }
 
 type execution struct {
@@ -70,10 +71,25 @@ func (t *txn) release() {
 // statement begins one: others may go on first, and it may find the database away.
 func (t *txn) statement() error {
 	t.p.step()
-	if t.dead || t.s.now < t.s.db.downTill {
+	if t.dead {
+		return errAway
+	}
+	return t.s.db.reach(t.s.now)
+}
+
+func (db *database) reach(now int64) error {
+	if now < db.downTill {
 		return errAway
 	}
 	return nil
+}
+
+// sinceOutage is how long ago an outage ended that no unbroken sight can have bridged; long ago when there was none.
+func (db *database) sinceOutage(now int64) int64 {
+	if db.downTill-db.downFrom <= lease/3 {
+		return 1 << 60
+	}
+	return now - db.downTill
 }
 
 func (t *txn) acquire(l *rowLock) error {
@@ -332,6 +348,9 @@ func (t *txn) EndSessions(_ context.Context, ends []protocol.SessionEnd) ([]prot
 			if se.Alive {
 				se.Alive = false
 				t.s.Counts.Deaths++
+				if since := t.s.db.sinceOutage(t.s.now); end.Beat >= 0 && since < 9*lease/10 {
+					t.s.fail("13 judged without sight", "session %d, %d ticks after the database was away", indexOf(end.ID), since)
+				}
 				t.s.tr("session %d ends: %s", indexOf(end.ID), end.Reason)
 			}
 		})
@@ -356,10 +375,7 @@ func (t *txn) Cancels(_ context.Context, ids []protocol.ID) (map[protocol.ID][]p
 
 func (st store) read() error {
 	st.p.step()
-	if st.p.s.now < st.p.s.db.downTill {
-		return errAway
-	}
-	return nil
+	return st.p.s.db.reach(st.p.s.now)
 }
 
 func (st store) Tasks(_ context.Context, ids []protocol.ID) ([]protocol.Task, error) {

@@ -54,6 +54,9 @@ func (s *Sim) inject() {
 	case 10:
 		d := s.span()
 		s.tr("database away for %d", d)
+		if s.now >= s.db.downTill {
+			s.db.downFrom = s.now
+		}
 		s.db.downTill = max(s.db.downTill, s.now+d)
 	case 11:
 		s.double(w, k)
@@ -102,7 +105,7 @@ func (s *Sim) cutOff(w *host) {
 func (s *Sim) stopFaults() {
 	s.faulty = false
 	s.tr("faults end")
-	s.db.downTill = 0
+	s.db.downTill = min(s.db.downTill, s.now)
 	for _, h := range s.hosts {
 		h.pausedTill, h.cutBroker, h.cutOrch = min(h.pausedTill, s.now), 0, 0
 		if !h.up {

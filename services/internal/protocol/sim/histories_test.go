@@ -97,7 +97,9 @@ func TestH2_LateClaim(t *testing.T) {
 			{func() bool { return s.taker(0) != nil }, func() { s.copyTask(0); late = s.taker(0); s.pause(late, 2000) }},
 			{func() bool { return s.db.execs[0].row.Attempt >= 2 }, func() { late.pausedTill = s.now }},
 		}
-	}, func(s *Sim) bool { return s.db.execs[0].row.State == protocol.Succeeded && s.db.execs[0].row.Attempt == 2 })
+	}, func(s *Sim) bool {
+		return s.db.execs[0].row.State == protocol.Succeeded && s.db.execs[0].row.Attempt == 2
+	})
 	play(t, "pepetepe", func(s *Sim) []planned {
 		return []planned{
 			{func() bool { return s.taker(0) != nil }, func() { s.copyTask(0); late = s.taker(0); s.pause(late, 2000) }},
@@ -112,7 +114,9 @@ func TestH3_CutConsumerLiveOwner(t *testing.T) {
 			{func() bool { return s.ownerOf(0) != nil && s.taker(0) != nil }, func() { s.copyTask(0) }},
 			{func() bool { return s.Counts.Refused > 0 && s.ownerOf(0) != nil }, func() { s.kill(s.ownerOf(0), "SIGKILL") }},
 		}
-	}, func(s *Sim) bool { return s.db.execs[0].row.Deaths == 1 && s.db.execs[0].row.State == protocol.Succeeded })
+	}, func(s *Sim) bool {
+		return s.db.execs[0].row.Deaths == 1 && s.db.execs[0].row.State == protocol.Succeeded
+	})
 }
 
 func TestH4_PausedOwner(t *testing.T) {

@@ -215,9 +215,6 @@ func (o *server) collect(p *proc, k int) {
 func (o *server) lead(p *proc) {
 	s, h := o.s, o.h
 	judge := &protocol.Judge{Store: s.broken.sight(store{p}), Lease: ticks(lease), Clock: h.clock}
-	if s.broken.JudgeOldLook {
-		judge.Clock = clockBeforeLook(h)
-	}
 	rec := &protocol.Reconciler{Store: store{p}, Publisher: publisher{p}}
 	for {
 		p.sleep(6)

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -92,7 +91,6 @@ func TestBroken(t *testing.T) {
 		"wake without the attempt":          {WakeSameAttempt: true},
 		"cancel looked at by recover alone": {CancelOnlyRecover: true},
 		"dead without unbroken sight":       {JudgeBlind: true},
-		"dead on an old look":               {JudgeOldLook: true},
 		"answer before commit":              {AnswerBeforeCommit: true},
 		"cancel over a batch":               {CancelOverBatch: true},
 	} {
@@ -106,5 +104,3 @@ func TestBroken(t *testing.T) {
 		})
 	}
 }
-
-var _ = fmt.Sprint

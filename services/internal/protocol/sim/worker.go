@@ -87,7 +87,8 @@ func (r *run) do(actions []protocol.Action) {
 		case protocol.DoDone:
 			w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
 		case protocol.DoClaim:
-			s.spawn(w.h, func(p *proc) { r.claim(p, a.Claim) })
+			l := w.lease
+			s.spawn(w.h, func(p *proc) { r.claim(p, a.Claim, l) })
 		case protocol.DoReport:
 			if a.Entry.Kind == protocol.EntryYield {
 				s.Counts.Yields++
@@ -103,7 +104,8 @@ func (r *run) do(actions []protocol.Action) {
 		case protocol.DoExecute:
 			if a.Command.Kind == flow.KindEffect {
 				delete(r.cut, a.Key)
-				s.spawn(w.h, func(p *proc) { r.call(p, a.Command) })
+				l := w.lease
+				s.spawn(w.h, func(p *proc) { r.call(p, a.Command, l) })
 				continue
 			}
 			r.completed(a.Key, s.compute(a.Command))
@@ -121,9 +123,8 @@ func (r *run) completed(key flow.Key, e flow.Event) {
 }
 
 // claim asks until there is an answer or the session is over: a run never gives up while its session lives.
-func (r *run) claim(p *proc, c protocol.Claim) {
-	w, s := r.w, r.w.s
-	l := w.lease
+func (r *run) claim(p *proc, c protocol.Claim, l *leased) {
+	s := r.w.s
 	if s.broken.SkipClaim {
 		r.do(r.m.Claimed(c, protocol.Granted))
 		return
@@ -149,10 +150,9 @@ func (r *run) claim(p *proc, c protocol.Claim) {
 }
 
 // call is one effect: the window is looked at last, the call ends when it is cut.
-func (r *run) call(p *proc, cmd flow.Command) {
+func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 	w, s := r.w, r.w.s
 	p.step()
-	l := w.lease
 	if r.m.Done() {
 		return
 	}
