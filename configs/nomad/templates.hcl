@@ -1,0 +1,29 @@
+# How the client renders templates.
+client {
+  template {
+    # Unlimited: by default a task is killed when Consul or Nomad can't be reached for about four minutes.
+    consul_retry {
+      attempts    = 0
+      backoff     = "250ms"
+      max_backoff = "10s"
+    }
+
+    nomad_retry {
+      attempts    = 0
+      backoff     = "250ms"
+      max_backoff = "10s"
+    }
+
+    # By default a change waits for 5 s of quiet, up to 4 minutes, and a list may be as stale as 87,600 hours.
+    wait {
+      min = "200ms"
+      max = "2s"
+    }
+
+    max_stale = "10s"
+
+    # Templates take the place of sockets and files of the host in no task: no functions that reach outside.
+    disable_file_sandbox = false
+    function_denylist    = ["plugin", "writeToFile", "executeTemplate"]
+  }
+}

@@ -1,0 +1,137 @@
+# Front door: NGINX, the only address that users know. It sends to the gateways that Consul calls healthy.
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Where it may run, for example [\"dc1\"]."
+}
+
+variable "front_door_port" {
+  type        = number
+  description = "Port that users come to, for example 8080."
+}
+
+job "front-door" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "front-door" {
+    count = 1
+
+    # A fixed port: no canary beside it on one machine. NGINX refuses a broken configuration before it serves one.
+    update {
+      max_parallel     = 1
+      min_healthy_time = "1s"
+      healthy_deadline = "1m"
+      auto_revert      = true
+    }
+
+    restart {
+      attempts = 20
+      interval = "10m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    network {
+      port "http" {
+        static = var.front_door_port
+      }
+
+      port "status" {}
+    }
+
+    dynamic "volume" {
+      for_each = ["usr", "lib", "lib64", "bin"]
+      labels   = [volume.value]
+      content {
+        type      = "host"
+        source    = volume.value
+        read_only = true
+      }
+    }
+
+    service {
+      name     = "front-door"
+      port     = "http"
+      provider = "consul"
+
+      check {
+        name     = "answers"
+        type     = "http"
+        port     = "status"
+        path     = "/healthz"
+        interval = "2s"
+        timeout  = "1s"
+      }
+    }
+
+    task "nginx" {
+      driver = "exec"
+      user   = "www-data"
+
+      # SIGQUIT lets requests in flight end; worker_shutdown_timeout bounds what would never end by itself.
+      kill_signal  = "SIGQUIT"
+      kill_timeout = "30s"
+
+      config {
+        command = "/usr/sbin/nginx"
+        args    = ["-e", "stderr", "-p", "/local", "-c", "/local/nginx.conf"]
+      }
+
+      template {
+        data        = file("configs/nginx/front-door.conf")
+        destination = "local/nginx.conf"
+        change_mode = "noop"
+      }
+
+      template {
+        data        = file("configs/nginx/proxy.conf")
+        destination = "local/proxy.conf"
+        change_mode = "noop"
+      }
+
+      template {
+        data        = file("configs/nginx/index.html")
+        destination = "local/html/index.html"
+        change_mode = "noop"
+      }
+
+      # The gateways, as Consul sees them. Tested before NGINX is told: a configuration that it would refuse stays away,
+      # and the log says so.
+      template {
+        data        = file("configs/nginx/gateways.conf")
+        destination = "local/gateways.conf"
+        change_mode = "script"
+        splay       = "0s"
+
+        change_script {
+          command       = "/bin/sh"
+          args          = ["/local/reload.sh"]
+          timeout       = "10s"
+          fail_on_error = false
+        }
+      }
+
+      template {
+        data        = file("configs/nginx/reload.sh")
+        destination = "local/reload.sh"
+        change_mode = "noop"
+      }
+
+      dynamic "volume_mount" {
+        for_each = { usr = "/usr", lib = "/lib", lib64 = "/lib64", bin = "/bin" }
+        content {
+          volume      = volume_mount.key
+          destination = volume_mount.value
+          read_only   = true
+        }
+      }
+
+      resources {
+        cpu        = 200
+        memory     = 64
+        memory_max = 512
+      }
+    }
+  }
+}

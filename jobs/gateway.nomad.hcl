@@ -1,0 +1,170 @@
+# Gateway: the only way in. The front door sends to those that are ready; the first user is made through its internal API.
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Where it may run, for example [\"dc1\"]."
+}
+
+variable "environment" {
+  type        = string
+  description = "Name of the environment, a label in logs, for example local."
+}
+
+variable "log_level" {
+  type        = string
+  description = "debug, info, warn or error."
+}
+
+variable "artifacts_url" {
+  type        = string
+  description = "Where programs are served, for example http://127.0.0.1:16080."
+}
+
+variable "versions" {
+  type        = map(string)
+  description = "The release of each program: the SHA-256 sum of its binary, by name."
+}
+
+variable "postgres_address" {
+  type        = string
+  description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
+}
+
+variable "rabbitmq_address" {
+  type        = string
+  description = "Where RabbitMQ is, as long as Consul doesn't know better, for example 127.0.0.1:15671."
+}
+
+variable "redis_address" {
+  type        = string
+  description = "Where Redis is, as long as Consul doesn't know better, for example 127.0.0.1:16379."
+}
+
+variable "consul_address" {
+  type        = string
+  description = "Consul's HTTP address on the machine, for example 127.0.0.1:8500."
+}
+
+variable "gateway_count" {
+  type        = number
+  description = "How many gateways, for example 1 on a single machine, 3 in a cluster."
+}
+
+job "gateway" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "gateway" {
+    count = var.gateway_count
+
+    # Longer than the front door needs to see that it has gone from Consul.
+    shutdown_delay = "4s"
+
+    # A release: one new gateway beside the old ones; when it is ready and stays so, the others follow, else it is taken back.
+    update {
+      max_parallel     = 1
+      canary           = 1
+      auto_promote     = true
+      auto_revert      = true
+      min_healthy_time = "2s"
+      healthy_deadline = "2m"
+    }
+
+    restart {
+      attempts = 10
+      interval = "1m"
+      delay    = "250ms"
+      mode     = "fail"
+    }
+
+    reschedule {
+      unlimited      = true
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "30s"
+    }
+
+    network {
+      port "http" {}
+      port "metrics" {}
+    }
+
+    service {
+      name     = "gateway"
+      port     = "http"
+      provider = "consul"
+      tags     = ["version=${substr(var.versions["gateway"], 0, 12)}"]
+
+      meta {
+        alloc        = "${NOMAD_ALLOC_ID}"
+        metrics_port = "${NOMAD_PORT_metrics}"
+      }
+
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "2s"
+        timeout  = "1500ms"
+      }
+    }
+
+    task "gateway" {
+      driver = "exec"
+      user   = "nobody"
+
+      # The longest request that it may be answering is ?wait=60s.
+      kill_timeout = "75s"
+
+      config {
+        command = "/local/gateway"
+      }
+
+      env {
+        BIND_ADDRESS     = "${NOMAD_IP_http}"
+        CONSUL_HTTP_ADDR = var.consul_address
+        LOG_LEVEL        = var.log_level
+        METRICS_PORT     = "${NOMAD_PORT_metrics}"
+        NODE_ENV         = var.environment
+        PORT             = "${NOMAD_PORT_http}"
+      }
+
+      artifact {
+        source      = "${var.artifacts_url}/gateway/${var.versions["gateway"]}/gateway"
+        destination = "local/gateway"
+        mode        = "file"
+
+        options {
+          checksum = "sha256:${var.versions["gateway"]}"
+        }
+      }
+
+      # A changed secret takes effect with the next release, or with nomad job restart, one after the other: never in all
+      # allocations at once.
+      template {
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/gateway" -}}
+        DATABASE_URL=postgres://flow_gateway:{{ .database_password }}@{{ with service "postgres|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.postgres_address}{{ end }}/flow?sslmode=disable
+        RABBITMQ_URL=amqp://gateway:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
+        REDIS_URL=redis://gateway:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
+        INTERNAL_TOKEN={{ .internal_token }}
+        JWT_SECRET={{ .jwt_secret }}
+        CREDENTIALS_KEY={{ .credentials_key }}
+        {{- with .consul_token }}
+        CONSUL_HTTP_TOKEN={{ . }}
+        {{- end }}
+        {{- end }}
+        EOT
+        destination = "secrets/service.env"
+        env         = true
+        change_mode = "noop"
+      }
+
+      resources {
+        cpu        = 400
+        memory     = 256
+        memory_max = 1024
+      }
+    }
+  }
+}

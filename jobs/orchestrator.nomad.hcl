@@ -1,0 +1,176 @@
+# Orchestrator: leases sessions, grants claims, writes what workers report. One of them is the leader (a lock in Consul).
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Where it may run, for example [\"dc1\"]."
+}
+
+variable "environment" {
+  type        = string
+  description = "Name of the environment, a label in logs, for example local."
+}
+
+variable "log_level" {
+  type        = string
+  description = "debug, info, warn or error."
+}
+
+variable "artifacts_url" {
+  type        = string
+  description = "Where programs are served, for example http://127.0.0.1:16080."
+}
+
+variable "versions" {
+  type        = map(string)
+  description = "The release of each program: the SHA-256 sum of its binary, by name."
+}
+
+variable "postgres_address" {
+  type        = string
+  description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
+}
+
+variable "rabbitmq_address" {
+  type        = string
+  description = "Where RabbitMQ is, as long as Consul doesn't know better, for example 127.0.0.1:15671."
+}
+
+variable "redis_address" {
+  type        = string
+  description = "Where Redis is, as long as Consul doesn't know better, for example 127.0.0.1:16379."
+}
+
+variable "consul_address" {
+  type        = string
+  description = "Consul's HTTP address on the machine, for example 127.0.0.1:8500."
+}
+
+variable "nomad_address" {
+  type        = string
+  description = "Nomad's HTTP address, through which the leader scales the workers, for example http://127.0.0.1:4646."
+}
+
+variable "orchestrator_count" {
+  type        = number
+  description = "How many orchestrators, at least 2: one leads, any of them takes over."
+}
+
+job "orchestrator" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "orchestrator" {
+    count = var.orchestrator_count
+
+    # Workers look up orchestrators in Consul; those that still hold this address have their next try elsewhere.
+    shutdown_delay = "1s"
+
+    # A release: one new orchestrator beside the old ones; when it is ready and stays so, the others follow, else it is taken back.
+    update {
+      max_parallel     = 1
+      canary           = 1
+      auto_promote     = true
+      auto_revert      = true
+      min_healthy_time = "2s"
+      healthy_deadline = "2m"
+    }
+
+    restart {
+      attempts = 10
+      interval = "1m"
+      delay    = "250ms"
+      mode     = "fail"
+    }
+
+    reschedule {
+      unlimited      = true
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "30s"
+    }
+
+    network {
+      port "http" {}
+      port "metrics" {}
+    }
+
+    service {
+      name     = "orchestrator"
+      port     = "http"
+      provider = "consul"
+      tags     = ["version=${substr(var.versions["orchestrator"], 0, 12)}"]
+
+      meta {
+        alloc        = "${NOMAD_ALLOC_ID}"
+        metrics_port = "${NOMAD_PORT_metrics}"
+      }
+
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "2s"
+        timeout  = "1500ms"
+      }
+    }
+
+    task "orchestrator" {
+      driver = "exec"
+      user   = "nobody"
+
+      kill_timeout = "30s"
+
+      config {
+        command = "/local/orchestrator"
+      }
+
+      env {
+        BIND_ADDRESS     = "${NOMAD_IP_http}"
+        CONSUL_HTTP_ADDR = var.consul_address
+        LOG_LEVEL        = var.log_level
+        METRICS_PORT     = "${NOMAD_PORT_metrics}"
+        NODE_ENV         = var.environment
+        NOMAD_ADDR       = var.nomad_address
+        PORT             = "${NOMAD_PORT_http}"
+      }
+
+      artifact {
+        source      = "${var.artifacts_url}/orchestrator/${var.versions["orchestrator"]}/orchestrator"
+        destination = "local/orchestrator"
+        mode        = "file"
+
+        options {
+          checksum = "sha256:${var.versions["orchestrator"]}"
+        }
+      }
+
+      # A changed secret takes effect with the next release, or with nomad job restart, one after the other: never in all
+      # allocations at once.
+      template {
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/orchestrator" -}}
+        DATABASE_URL=postgres://flow_orchestrator:{{ .database_password }}@{{ with service "postgres|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.postgres_address}{{ end }}/flow?sslmode=disable
+        RABBITMQ_URL=amqp://orchestrator:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
+        REDIS_URL=redis://orchestrator:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
+        INTERNAL_TOKEN={{ .internal_token }}
+        {{- with .consul_token }}
+        CONSUL_HTTP_TOKEN={{ . }}
+        {{- end }}
+        {{- with .nomad_token }}
+        NOMAD_TOKEN={{ . }}
+        {{- end }}
+        {{- end }}
+        EOT
+        destination = "secrets/service.env"
+        env         = true
+        change_mode = "noop"
+      }
+
+      resources {
+        cpu        = 200
+        memory     = 256
+        memory_max = 1024
+      }
+    }
+  }
+}

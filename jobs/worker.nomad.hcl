@@ -1,0 +1,172 @@
+# Worker: runs flows. How many there are is the orchestrators' business once it runs (nomad job run -preserve-counts).
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Where it may run, for example [\"dc1\"]."
+}
+
+variable "environment" {
+  type        = string
+  description = "Name of the environment, a label in logs, for example local."
+}
+
+variable "log_level" {
+  type        = string
+  description = "debug, info, warn or error."
+}
+
+variable "artifacts_url" {
+  type        = string
+  description = "Where programs are served, for example http://127.0.0.1:16080."
+}
+
+variable "versions" {
+  type        = map(string)
+  description = "The release of each program: the SHA-256 sum of its binary, by name."
+}
+
+variable "postgres_address" {
+  type        = string
+  description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
+}
+
+variable "rabbitmq_address" {
+  type        = string
+  description = "Where RabbitMQ is, as long as Consul doesn't know better, for example 127.0.0.1:15671."
+}
+
+variable "redis_address" {
+  type        = string
+  description = "Where Redis is, as long as Consul doesn't know better, for example 127.0.0.1:16379."
+}
+
+variable "consul_address" {
+  type        = string
+  description = "Consul's HTTP address on the machine, for example 127.0.0.1:8500."
+}
+
+variable "worker_count" {
+  type        = number
+  description = "How many workers to begin with; the autoscaler changes it, for example 2."
+}
+
+job "worker" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "worker" {
+    count = var.worker_count
+
+    # Every change of the count is a deployment too: a short one, by the state of the task.
+    update {
+      max_parallel     = 1
+      canary           = 1
+      auto_promote     = true
+      auto_revert      = true
+      health_check     = "task_states"
+      min_healthy_time = "1s"
+      healthy_deadline = "2m"
+    }
+
+    # A worker that dies has its successor in the same allocation at once: it takes over the lock file of the dead one, and
+    # recovery begins. One that can't stay up goes elsewhere.
+    restart {
+      attempts = 60
+      interval = "1m"
+      delay    = "0s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      unlimited      = true
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "30s"
+    }
+
+    network {
+      port "http" {}
+      port "metrics" {}
+    }
+
+    service {
+      name     = "worker"
+      port     = "http"
+      provider = "consul"
+      tags     = ["version=${substr(var.versions["worker"], 0, 12)}"]
+
+      meta {
+        alloc        = "${NOMAD_ALLOC_ID}"
+        metrics_port = "${NOMAD_PORT_metrics}"
+      }
+
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "2s"
+        timeout  = "1500ms"
+      }
+    }
+
+    task "worker" {
+      driver = "exec"
+      user   = "nobody"
+
+      # Long enough for steps in flight; what takes longer is handed back (client.max_kill_timeout bounds it).
+      kill_timeout = "5m"
+
+      config {
+        command = "/local/worker"
+      }
+
+      env {
+        BIND_ADDRESS     = "${NOMAD_IP_http}"
+        CONSUL_HTTP_ADDR = var.consul_address
+        LOG_LEVEL        = var.log_level
+        MEMORY_LIMIT_MB  = "1024"
+        METRICS_PORT     = "${NOMAD_PORT_metrics}"
+        NODE_ENV         = var.environment
+        ORCHESTRATOR_URL = "consul://orchestrator"
+        PORT             = "${NOMAD_PORT_http}"
+        WORKER_ID        = "${NOMAD_ALLOC_ID}"
+        WORKER_STATE_DIR = "${NOMAD_ALLOC_DIR}/data"
+      }
+
+      artifact {
+        source      = "${var.artifacts_url}/worker/${var.versions["worker"]}/worker"
+        destination = "local/worker"
+        mode        = "file"
+
+        options {
+          checksum = "sha256:${var.versions["worker"]}"
+        }
+      }
+
+      # A changed secret takes effect with the next release, or with nomad job restart, one after the other: never in all
+      # allocations at once.
+      template {
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/worker" -}}
+        DATABASE_URL=postgres://flow_worker:{{ .database_password }}@{{ with service "postgres|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.postgres_address}{{ end }}/flow?sslmode=disable
+        RABBITMQ_URL=amqp://worker:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
+        REDIS_URL=redis://worker:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
+        INTERNAL_TOKEN={{ .internal_token }}
+        {{- with .consul_token }}
+        CONSUL_HTTP_TOKEN={{ . }}
+        {{- end }}
+        {{- end }}
+        EOT
+        destination = "secrets/service.env"
+        env         = true
+        change_mode = "noop"
+      }
+
+      resources {
+        cpu        = 200
+        memory     = 256
+        memory_max = 1280
+      }
+    }
+  }
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// agent is a daemon of the ground: Consul or Nomad.
+type agent struct {
+	Name   string
+	Layers []string // of configs/<name>, in the order in which the daemon merges them; *.tmpl are filled in
+	Ports  []string // variables of the ports that it listens on
+}
+
+func agents() []agent {
+	return []agent{
+		{
+			Name:   "consul",
+			Layers: []string{"base.hcl", "server.hcl", "machine.hcl.tmpl"},
+			Ports:  []string{"CONSUL_PORT", "CONSUL_RPC_PORT", "CONSUL_SERF_PORT"},
+		},
+		{
+			Name:   "nomad",
+			Layers: []string{"base.hcl", "server.hcl", "client.hcl", "templates.hcl", "system.hcl", "data.hcl.tmpl", "machine.hcl.tmpl"},
+			Ports:  []string{"NOMAD_PORT", "NOMAD_RPC_PORT", "NOMAD_SERF_PORT"},
+		},
+	}
+}
+
+// record is what is written down about a started agent. The start time tells it from a later process with the same id.
+type record struct {
+	PID         int    `json:"pid"`
+	StartTicks  string `json:"startTicks"`
+	Fingerprint string `json:"fingerprint"` // of the binary and the configuration
+}
+
+func (s settings) binary(name string) string { return s.path("bin", name) }
+
+func (s settings) logFile(name string) string { return s.path("log", name+".log") }
+
+func (s settings) recordFile(name string) string { return s.path("run", name+".json") }
+
+// running returns the record of an agent if its process lives.
+func (s settings) running(name string) (record, bool) {
+	var r record
+	b, err := os.ReadFile(s.recordFile(name))
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return record{}, false
+	}
+	ticks, alive := startTicks(r.PID)
+	return r, alive && ticks == r.StartTicks
+}
+
+// startTicks is the time at which a process began, in clock ticks since boot; false when it is gone or a zombie.
+func startTicks(pid int) (string, bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", false
+	}
+	// The name is in parentheses and may hold anything; the fields after it are plain.
+	_, rest, found := bytes.Cut(b[bytes.LastIndexByte(b, '('):], []byte(") "))
+	fields := strings.Fields(string(rest))
+	if !found || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return "", false
+	}
+	return fields[19], true
+}
+
+// configure renders an agent's layers into the data directory and returns their directory and the fingerprint of all that
+// the agent is made from.
+func (s settings) configure(a agent) (dir, fingerprint string, err error) {
+	dir = s.path("config", a.Name)
+	sum := sha256.New()
+	values := s.placeholders()
+	wanted := map[string]bool{}
+	for i, layer := range a.Layers {
+		b, err := os.ReadFile(filepath.Join(s.Root, "configs", a.Name, layer))
+		if err != nil {
+			return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
+		}
+		content := string(b)
+		if rendered, isTemplate := strings.CutSuffix(layer, ".tmpl"); isTemplate {
+			layer = rendered
+			if content, err = fill(content, values); err != nil {
+				return "", "", fmt.Errorf("configure %s: %s: %w", a.Name, layer, err)
+			}
+		}
+		name := fmt.Sprintf("%d0-%s", i+1, layer)
+		wanted[name] = true
+		fmt.Fprintf(sum, "%s\n%s\n", name, content)
+		if err := writeFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			return "", "", err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
+	}
+	for _, e := range entries {
+		if !wanted[e.Name()] {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return "", "", fmt.Errorf("configure %s: remove an old layer: %w", a.Name, err)
+			}
+		}
+	}
+	f, err := os.Open(s.binary(a.Name))
+	if err != nil {
+		return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", "", fmt.Errorf("configure %s: read its binary: %w", a.Name, err)
+	}
+	return dir, hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// placeholders are the values that templates of configs/ may name.
+func (s settings) placeholders() map[string]string {
+	values := map[string]string{
+		"DATA_DIR":          s.DataDir,
+		"NODE_NAME":         s.NodeName,
+		"BIND_ADDRESS":      loopback,
+		"NETWORK_INTERFACE": loopbackDevice,
+		"SERVER_COUNT":      "1",
+	}
+	for variable, number := range s.Ports {
+		values[variable] = strconv.Itoa(number)
+	}
+	return values
+}
+
+// fill puts values in the place of ${NAME}. A name without a value is an error. Comments may say ${NAME} itself.
+func fill(text string, values map[string]string) (string, error) {
+	var unknown []string
+	filled := os.Expand(text, func(name string) string {
+		if value, ok := values[name]; ok {
+			return value
+		}
+		if name == "NAME" {
+			return "${NAME}"
+		}
+		unknown = append(unknown, name)
+		return ""
+	})
+	if len(unknown) > 0 {
+		return "", fmt.Errorf("no value for %s", strings.Join(unknown, ", "))
+	}
+	return filled, nil
+}
+
+// ensure starts an agent, or restarts it when its binary or configuration has changed. It returns what it did.
+func (s settings) ensure(ctx context.Context, p *part, a agent, ready func(context.Context) (bool, string, error)) (string, error) {
+	dir, fingerprint, err := s.configure(a)
+	if err != nil {
+		return "", err
+	}
+	did := "started"
+	current, alive := s.running(a.Name)
+	switch {
+	case alive && current.Fingerprint == fingerprint:
+		did = "unchanged"
+	case alive:
+		did = "restarted: its configuration or binary has changed"
+		if err := s.stop(ctx, p, a.Name); err != nil {
+			return "", err
+		}
+	}
+	if did != "unchanged" {
+		for _, variable := range a.Ports {
+			if err := requireFree(s, variable); err != nil {
+				return "", err
+			}
+		}
+		if current, err = s.start(a, dir, fingerprint); err != nil {
+			return "", err
+		}
+	}
+	err = until(ctx, p, 90*time.Second, func(ctx context.Context) (bool, string, error) {
+		if ticks, alive := startTicks(current.PID); !alive || ticks != current.StartTicks {
+			return false, "", fmt.Errorf("%s ended. The end of %s:\n%s", a.Name, s.logFile(a.Name), tail(s.logFile(a.Name), 15))
+		}
+		return ready(ctx)
+	})
+	if err != nil {
+		return "", fmt.Errorf("%w (log: %s)", err, s.logFile(a.Name))
+	}
+	return did, nil
+}
+
+// start runs an agent in a session of its own, with an environment of its own: Nomad's fingerprinters and Go's TLS read
+// variables that this shell may have for quite other reasons.
+func (s settings) start(a agent, dir, fingerprint string) (record, error) {
+	for _, d := range []string{s.path("log"), s.path("run")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return record{}, fmt.Errorf("start %s: %w", a.Name, err)
+		}
+	}
+	logFile := s.logFile(a.Name)
+	if err := os.Rename(logFile, logFile+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return record{}, fmt.Errorf("start %s: keep its old log: %w", a.Name, err)
+	}
+	output, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return record{}, fmt.Errorf("start %s: %w", a.Name, err)
+	}
+	defer output.Close()
+
+	if err := raiseOpenFiles(); err != nil {
+		return record{}, fmt.Errorf("start %s: %w", a.Name, err)
+	}
+	cmd := exec.Command(s.binary(a.Name), "agent", dirFlag(a.Name, dir))
+	cmd.Dir = s.DataDir
+	cmd.Env = s.agentEnvironment()
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return record{}, fmt.Errorf("start %s: %w", a.Name, err)
+	}
+	go cmd.Wait() // reaps it if it dies while this program runs
+	ticks, alive := startTicks(cmd.Process.Pid)
+	if !alive {
+		return record{}, fmt.Errorf("start %s: it ended at once. The end of %s:\n%s", a.Name, logFile, tail(logFile, 15))
+	}
+	r := record{PID: cmd.Process.Pid, StartTicks: ticks, Fingerprint: fingerprint}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return record{}, fmt.Errorf("start %s: %w", a.Name, err)
+	}
+	return r, writeFile(s.recordFile(a.Name), append(b, '\n'), 0o644)
+}
+
+func dirFlag(name, dir string) string {
+	if name == "consul" {
+		return "-config-dir=" + dir
+	}
+	return "-config=" + dir
+}
+
+func (s settings) agentEnvironment() []string {
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + s.DataDir,
+		"LANG=C.UTF-8",
+	}
+	if s.ConsulToken != "" {
+		env = append(env, consulTokenName+"="+s.ConsulToken)
+	}
+	if s.NomadToken != "" {
+		env = append(env, nomadTokenName+"="+s.NomadToken)
+	}
+	return env
+}
+
+// raiseOpenFiles gives this process, and so the agents and their tasks, as many open files as the system lets it.
+func raiseOpenFiles() error {
+	const enough = 1 << 16
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	if limit.Max < enough {
+		more := syscall.Rlimit{Cur: enough, Max: enough}
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &more) == nil {
+			return nil
+		}
+	}
+	limit.Cur = limit.Max // a container may not let even root have more than that
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	return nil
+}
+
+// stop ends an agent: asked first, killed after half a minute.
+func (s settings) stop(ctx context.Context, p *part, name string) error {
+	r, alive := s.running(name)
+	if alive {
+		if err := syscall.Kill(r.PID, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("stop %s: %w", name, err)
+		}
+		gone := func(context.Context) (bool, string, error) {
+			ticks, alive := startTicks(r.PID)
+			return !alive || ticks != r.StartTicks, "waiting for " + name + " to end", nil
+		}
+		if err := until(ctx, p, 30*time.Second, gone); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			p.say("%s did not end within 30 s of SIGTERM: killed", name)
+			if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil {
+				return fmt.Errorf("kill %s: %w", name, err)
+			}
+			if err := until(ctx, p, 10*time.Second, gone); err != nil {
+				return fmt.Errorf("stop %s: %w", name, err)
+			}
+		}
+	}
+	if err := os.Remove(s.recordFile(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	return nil
+}
+
+// tail returns the last lines of a file, indented.
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "   (" + err.Error() + ")"
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return "   | " + strings.Join(all, "\n   | ")
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// released are the programs that Nomad runs; flowctl is for people, on this machine only.
+func released() []string { return []string{"gateway", "orchestrator", "worker", "migrate"} }
+
+const (
+	commandLine   = "flowctl"
+	keptArtifacts = 10 // releases of each program, to go back to
+)
+
+// install runs the installer, which shows its own progress.
+func (s settings) install(ctx context.Context, c *console) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "scripts", "install"), "--role", "dev", "--bin-dir", s.path("bin"), "--quiet")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if !c.terminal {
+		cmd.Stdout, cmd.Stderr = c.passThrough(), c.passThrough()
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("scripts/install: %w", err)
+	}
+	return nil
+}
+
+// build builds the services so that the same source always gives the same bytes, wherever the checkout lies and whatever
+// its documentation says: a release is what differs.
+func (s settings) build(ctx context.Context) error {
+	bin := filepath.Join(s.Root, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", bin + "/"}
+	for _, name := range append(released(), commandLine) {
+		args = append(args, "./services/"+name)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = s.Root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off")
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(output))
+	}
+	return nil
+}
+
+// publish copies what was built to where the job artifacts serves it, and returns the version of each program: the SHA-256
+// sum of its bytes. New names those that weren't there before.
+func (s settings) publish() (versions map[string]string, fresh []string, err error) {
+	versions = map[string]string{}
+	for _, name := range released() {
+		content, err := os.ReadFile(filepath.Join(s.Root, "bin", name))
+		if err != nil {
+			return nil, nil, fmt.Errorf("publish: %w", err)
+		}
+		sum := sha256.Sum256(content)
+		version := hex.EncodeToString(sum[:])
+		versions[name] = version
+		target := s.path("artifacts", name, version, name)
+		if _, err := os.Stat(target); err == nil {
+			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, nil, fmt.Errorf("publish %s: %w", name, err)
+		}
+		if err := writeFile(target, content, 0o755); err != nil {
+			return nil, nil, err
+		}
+		fresh = append(fresh, name)
+		if err := prune(s.path("artifacts", name), version); err != nil {
+			return nil, nil, err
+		}
+	}
+	return versions, fresh, nil
+}
+
+// prune removes the oldest releases of a program beyond those that are kept, never the current one.
+func prune(dir, current string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("prune artifacts: %w", err)
+	}
+	type release struct {
+		name string
+		age  int64
+	}
+	var old []release
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || e.Name() == current {
+			continue
+		}
+		old = append(old, release{e.Name(), info.ModTime().UnixNano()})
+	}
+	slices.SortFunc(old, func(a, b release) int { return int(max(-1, min(1, b.age-a.age))) })
+	for i := keptArtifacts - 1; i < len(old); i++ {
+		if err := os.RemoveAll(filepath.Join(dir, old[i].name)); err != nil {
+			return fmt.Errorf("prune artifacts: %w", err)
+		}
+	}
+	return nil
+}
+
+// runFlowctl runs bin/flowctl and returns its standard output.
+func (s settings) runFlowctl(ctx context.Context, stdin io.Reader, env []string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", commandLine), args...)
+	cmd.Dir = s.Root
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin = stdin
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("flowctl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()+string(out)))
+	}
+	return out, nil
+}

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// up makes everything what it should be.
+func up(ctx context.Context, s settings, c *console) error {
+	g := s.ground()
+	unlock, err := s.prepare(ctx, c, g)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.part("Build", func(p *part) error { return s.release(ctx, p) }); err != nil {
+		return err
+	}
+	if err := s.upAgents(ctx, c, g); err != nil {
+		return err
+	}
+	for _, st := range stages() {
+		if err := s.upStage(ctx, c, g, st); err != nil {
+			return err
+		}
+	}
+	return s.welcome(ctx, c, g)
+}
+
+// servers brings up the ground alone: for work on a service that runs outside of Nomad, or on the ground itself.
+func servers(ctx context.Context, s settings, c *console) error {
+	g := s.ground()
+	unlock, err := s.prepare(ctx, c, g)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.describe(nil); err != nil {
+		return err
+	}
+	if err := s.upAgents(ctx, c, g); err != nil {
+		return err
+	}
+	if err := s.upStage(ctx, c, g, stages()[0]); err != nil {
+		return err
+	}
+	for _, row := range s.addresses()[2:] {
+		c.line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
+	}
+	return nil
+}
+
+// prepare does what comes before anything runs: the data directory, its lock, the ports, and what must be installed.
+func (s settings) prepare(ctx context.Context, c *console, g ground) (unlock func(), err error) {
+	if unlock, err = s.begin(true); err != nil {
+		return nil, err
+	}
+	err = errors.Join(s.search(isFree), s.remember(), s.checkFrontDoorPort(ctx, g))
+	if err == nil {
+		err = c.part("Install", func(p *part) error { return s.install(ctx, c) })
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+func (s settings) upStage(ctx context.Context, c *console, g ground, st stage) error {
+	return c.part(st.Name, func(p *part) error {
+		changed, err := s.runStage(ctx, p, g, st.Jobs)
+		p.done("%s", either(len(changed) == 0, "unchanged", strings.Join(changed, ", ")))
+		return err
+	})
+}
+
+// release builds, publishes, and writes down what the jobs need to know.
+func (s settings) release(ctx context.Context, p *part) error {
+	p.doing("gateway, orchestrator, worker, migrate, flowctl")
+	if err := s.build(ctx); err != nil {
+		return err
+	}
+	versions, fresh, err := s.publish()
+	if err != nil {
+		return err
+	}
+	p.done("%s", either(len(fresh) == 0, "unchanged", "new: "+strings.Join(fresh, ", ")))
+	return s.describe(versions)
+}
+
+// describe makes the volumes and writes down what jobs need to know of this machine.
+func (s settings) describe(versions map[string]string) error {
+	if err := s.makeVolumes(); err != nil {
+		return err
+	}
+	bin, err := s.postgresBin()
+	if err != nil {
+		return err
+	}
+	return s.jobVariables(versions, bin)
+}
+
+func (s settings) upAgents(ctx context.Context, c *console, g ground) error {
+	ready := map[string]func(context.Context) (bool, string, error){
+		"consul": g.consulReady,
+		"nomad":  g.nomadReady(s.NodeName),
+	}
+	for _, a := range agents() {
+		name := strings.ToUpper(a.Name[:1]) + a.Name[1:]
+		if err := c.part(name, func(p *part) error {
+			did, err := s.ensure(ctx, p, a, ready[a.Name])
+			p.done("%s", did)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return c.part("Secrets", func(p *part) error {
+		written, err := g.ensureSecrets(ctx)
+		p.done("%s", either(written == 0, "unchanged", fmt.Sprintf("%d Nomad Variables written", written)))
+		return err
+	})
+}
+
+// welcome makes the first user, logs flowctl in, proves that a flow runs, and says where everything is.
+func (s settings) welcome(ctx context.Context, c *console, g ground) error {
+	var first *firstUser
+	err := c.part("First user", func(p *part) (err error) {
+		if first, err = g.bootstrap(ctx); err != nil {
+			return err
+		}
+		said, err := s.logIn(ctx, g)
+		p.done("%s", either(first == nil, "is there; ", "made; ")+said)
+		return err
+	})
+	// Whatever goes wrong from here on: this password is never shown again.
+	if first != nil {
+		defer c.line(fmt.Sprintf("\n First login (shown this once):  %s  %s", first.Email, first.Password))
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.part("Sample flow", func(p *part) error {
+		result, err := s.sample(ctx)
+		p.done("%s", result)
+		return err
+	}); err != nil {
+		return err
+	}
+	c.line(fmt.Sprintf(" ─ %-22s %6.1fs\n", "all", time.Since(c.started).Seconds()))
+	for _, row := range s.addresses() {
+		c.line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
+	}
+	return nil
+}
+
+func (s settings) addresses() [][2]string {
+	return [][2]string{
+		{"Front door", s.frontDoor()},
+		{"API docs", s.frontDoor() + "/api/docs"},
+		{"Consul", fmt.Sprintf("http://localhost:%d/ui", s.Ports["CONSUL_PORT"])},
+		{"Nomad", fmt.Sprintf("http://localhost:%d/ui", s.Ports["NOMAD_PORT"])},
+		{"Data, logs", s.DataDir},
+	}
+}
+
+// checkFrontDoorPort finds out before anything is started that users' address is somebody else's.
+func (s settings) checkFrontDoorPort(ctx context.Context, g ground) error {
+	var taken *portTaken
+	if err := requireFree(s, "FRONT_DOOR_PORT"); !errors.As(err, &taken) {
+		return err
+	}
+	if _, alive := s.running("nomad"); !alive {
+		return taken
+	}
+	var instances []struct{ ServicePort int }
+	if err := g.consul.get(ctx, "/v1/catalog/service/front-door", &instances); err != nil {
+		return taken
+	}
+	for _, i := range instances {
+		if i.ServicePort == taken.Port {
+			return nil // it is ours
+		}
+	}
+	return taken
+}
+
+// down stops the jobs, those first that others need least, then the agents.
+func down(ctx context.Context, s settings, c *console) error {
+	if !s.isOurs() {
+		c.line("Nothing is running: there is no " + s.DataDir)
+		return nil
+	}
+	unlock, err := s.begin(false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.downJobs(ctx, c); err != nil {
+		return err
+	}
+	stopping := agents()
+	slices.Reverse(stopping)
+	for _, a := range stopping {
+		if _, alive := s.running(a.Name); !alive {
+			continue
+		}
+		if err := c.part("Stop "+a.Name, func(p *part) error { return s.stop(ctx, p, a.Name) }); err != nil {
+			return err
+		}
+	}
+	c.line("\n Everything is stopped; the data is in " + s.DataDir)
+	return nil
+}
+
+func (s settings) downJobs(ctx context.Context, c *console) error {
+	if _, alive := s.running("nomad"); !alive {
+		return nil
+	}
+	g := s.ground()
+	if err := c.part("Reach Nomad", func(p *part) error {
+		return until(ctx, p, 30*time.Second, func(ctx context.Context) (bool, string, error) {
+			var leader string
+			err := g.nomad.get(ctx, "/v1/status/leader", &leader)
+			return err == nil && leader != "", "waiting for Nomad to answer", nil
+		})
+	}); err != nil {
+		return err
+	}
+	// Nothing new comes in, then what runs is finished or handed back while everything that this needs is still there.
+	for _, st := range []stage{
+		{"Stop the front door", []string{"front-door"}},
+		{"Stop the gateways", []string{"gateway"}},
+		{"Stop the workers", []string{"worker"}},
+		{"Stop orchestrators", []string{"orchestrator", "migrate"}},
+		{"Stop the servers", []string{"redis", "rabbitmq", "postgres", "artifacts"}},
+	} {
+		if err := c.part(st.Name, func(p *part) error { return g.stopJobs(ctx, p, st.Jobs) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean takes everything down and removes the data directory.
+func clean(ctx context.Context, s settings, c *console) error {
+	if _, err := os.Stat(s.DataDir); errors.Is(err, os.ErrNotExist) {
+		c.line("Nothing to remove: there is no " + s.DataDir)
+		return nil
+	}
+	if !s.isOurs() {
+		return fmt.Errorf("%s bears no mark of the platform (%s): not removed", s.DataDir, markerName)
+	}
+	if err := down(ctx, s, c); err != nil {
+		return err
+	}
+	return c.part("Remove the data", func(p *part) error {
+		if err := unmountBelow(s.DataDir); err != nil {
+			return err
+		}
+		// rm stays on this file system, whatever may be mounted there.
+		out, err := exec.CommandContext(ctx, "rm", "-rf", "--one-file-system", "--", s.DataDir).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("remove %s: %w: %s", s.DataDir, err, strings.TrimSpace(string(out)))
+		}
+		p.done("%s is gone", s.DataDir)
+		return nil
+	})
+}
+
+// unmountBelow unmounts what Nomad has left mounted for tasks: their secrets, and directories of the machine itself, which
+// must not be removed with the rest.
+func unmountBelow(dir string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	points := mountsBelow(string(b), dir)
+	for _, point := range points {
+		if err := syscall.Unmount(point, 0); err != nil {
+			return fmt.Errorf("unmount %s: %w; nothing was removed", point, err)
+		}
+	}
+	return nil
+}
+
+// mountsBelow returns the mount points below dir, the innermost first.
+func mountsBelow(mountinfo, dir string) []string {
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var points []string
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if point := unescape.Replace(fields[4]); isWithin(point, dir) {
+			points = append(points, point)
+		}
+	}
+	slices.Reverse(points) // the kernel lists them in the order in which they were made
+	return points
+}
+
+// status says what runs and where.
+func status(ctx context.Context, s settings, c *console) error {
+	for _, a := range agents() {
+		r, alive := s.running(a.Name)
+		c.line(fmt.Sprintf(" %-14s %s", a.Name, either(alive, fmt.Sprintf("process %d", r.PID), "not running")))
+	}
+	if _, alive := s.running("nomad"); !alive {
+		return nil
+	}
+	g := s.ground()
+	for _, stage := range stages() {
+		for _, name := range stage.Jobs {
+			ok, why, err := g.healthy(ctx, name)
+			switch {
+			case err != nil:
+				why = err.Error()
+			case ok:
+				why = "healthy"
+			}
+			c.line(fmt.Sprintf(" %-14s %s", name, strings.TrimPrefix(why, name+": ")))
+		}
+	}
+	for _, row := range s.addresses() {
+		c.line(fmt.Sprintf(" %-14s %s", row[0], row[1]))
+	}
+	return nil
+}
+
+// begin makes sure that nobody else brings up or takes down the same platform at the same time.
+func (s settings) begin(create bool) (unlock func(), err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("run as root: tasks run in chroots, each as a user of its own")
+	}
+	syscall.Umask(0o022)
+	if create {
+		if err := s.ownDataDir(); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(s.path(markerName), os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", s.DataDir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another make up, down or clean is at work on %s", s.DataDir)
+	}
+	return func() { f.Close() }, nil
+}
+
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
