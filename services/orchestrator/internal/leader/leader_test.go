@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"flowplatform/services/internal/testkit"
 )
 
 // terms is PostgreSQL's part: a number that only grows.
@@ -113,9 +115,26 @@ func (g *gate) close() {
 
 func (g *gate) open() { g.shut.Store(false) }
 
-func TestOneLeadsAndAStopHandsOverAtOnce(t *testing.T) {
+// One agent serves them all; each has a lock of its own.
+func TestElection(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t)
+	consul := testkit.Consul(t)
+	for name, test := range map[string]func(*testing.T, string){
+		"oneLeadsAndAStopHandsOverAtOnce":           oneLeadsAndAStopHandsOverAtOnce,
+		"aCutLeaderStopsBeforeAnotherLeads":         aCutLeaderStopsBeforeAnotherLeads,
+		"aDeletedLockEndsTheTermAndTheNextIsHigher": aDeletedLockEndsTheTermAndTheNextIsHigher,
+		"aDestroyedSessionEndsTheTerm":              aDestroyedSessionEndsTheTerm,
+		"withoutATermNobodyLeads":                   withoutATermNobodyLeads,
+		"serversThatRefuseAShortSession":            serversThatRefuseAShortSession,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, consul.Address())
+		})
+	}
+}
+
+func oneLeadsAndAStopHandsOverAtOnce(t *testing.T, consul string) {
 	ts := &terms{}
 	a := stand(t, "a", consul, ts)
 	first := receive(t, a.began, 10*time.Second, "a leads")
@@ -123,7 +142,7 @@ func TestOneLeadsAndAStopHandsOverAtOnce(t *testing.T) {
 	if first.Number != 1 || !first.Valid() || a.Leading() != first || a.Err() != nil {
 		t.Fatalf("term %d, valid %v, %v", first.Number, first.Valid(), a.Err())
 	}
-	waitFor(t, 5*time.Second, "b waits in a blocking query", func() bool { return b.Err() == nil })
+	testkit.Eventually(t, 5*time.Second, "b waits in a blocking query", b.Err)
 	begin := time.Now()
 	a.stop()
 	second := receive(t, b.began, 2*time.Second, "b leads")
@@ -139,9 +158,7 @@ func TestOneLeadsAndAStopHandsOverAtOnce(t *testing.T) {
 	}
 }
 
-func TestACutLeaderStopsBeforeAnotherLeads(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t)
+func aCutLeaderStopsBeforeAnotherLeads(t *testing.T, consul string) {
 	ts := &terms{}
 	g := newGate(t, consul)
 	a := stand(t, "a", g.Listener.Addr().String(), ts)
@@ -174,9 +191,7 @@ func TestACutLeaderStopsBeforeAnotherLeads(t *testing.T) {
 }
 
 // CO-1: the key's own counter begins anew; the term doesn't.
-func TestADeletedLockEndsTheTermAndTheNextIsHigher(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t)
+func aDeletedLockEndsTheTermAndTheNextIsHigher(t *testing.T, consul string) {
 	ts := &terms{}
 	a := stand(t, "a", consul, ts)
 	b := stand(t, "b", consul, ts)
@@ -208,9 +223,7 @@ func TestADeletedLockEndsTheTermAndTheNextIsHigher(t *testing.T) {
 }
 
 // CO-2: a flap costs less than three seconds.
-func TestADestroyedSessionEndsTheTerm(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t)
+func aDestroyedSessionEndsTheTerm(t *testing.T, consul string) {
 	ts := &terms{}
 	a := stand(t, "a", consul, ts)
 	term := receive(t, a.began, 10*time.Second, "a leads")
@@ -224,9 +237,7 @@ func TestADestroyedSessionEndsTheTerm(t *testing.T) {
 	}
 }
 
-func TestWithoutATermNobodyLeads(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t)
+func withoutATermNobodyLeads(t *testing.T, consul string) {
 	ts := &terms{}
 	asked := make(chan struct{}, 64)
 	a := stand(t, "a", consul, ts, func(o *Options) {
@@ -261,25 +272,12 @@ func TestValidReadsTheClockItself(t *testing.T) {
 	}
 }
 
-func TestServersThatRefuseAShortSession(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t)
+func serversThatRefuseAShortSession(t *testing.T, consul string) {
 	ts := &terms{}
 	a := stand(t, "a", consul, ts, func(o *Options) { o.TTL = 200 * time.Millisecond })
 	term := receive(t, a.began, 10*time.Second, "a leads with a longer session")
 	if term.lease.ttl != fallbackTTL {
 		t.Errorf("ttl %v", term.lease.ttl)
-	}
-}
-
-func waitFor(t *testing.T, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

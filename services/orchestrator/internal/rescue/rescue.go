@@ -148,3 +148,6 @@ func (r *Rescue) overdue(ctx context.Context, rec *protocol.Reconciler) error {
 	r.o.Follow(out)
 	return nil
 }
+
+// LettersMoved counts dead letters that were moved into their table.
+func (r *Rescue) LettersMoved(n int) { r.metrics.letters.Add(float64(n)) }

@@ -1,0 +1,113 @@
+// Package queues is the orchestrator's use of the broker: tasks, recover entries and control messages out; reports and dead letters in.
+//
+// Publishing and consuming are on separate connections: under an alarm the broker stops every connection that has published, its
+// acknowledgements too, and reports could never drain.
+package queues
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"flowplatform/services/internal/broker"
+	"flowplatform/services/internal/protocol"
+)
+
+// Publisher publishes what orchestrators have to say. It implements protocol.TaskPublisher.
+type Publisher struct {
+	Broker *broker.Publisher
+	Log    *slog.Logger
+}
+
+var _ protocol.TaskPublisher = (*Publisher)(nil)
+
+// Defaults of a task whose row names none.
+const (
+	DefaultPool     = "default"
+	defaultPriority = "normal"
+)
+
+// PublishTasks publishes tasks, all in flight at once, and tells for each whether the broker has it.
+func (p *Publisher) PublishTasks(ctx context.Context, tasks []protocol.Task) []bool {
+	w := &waiter{confirmed: make([]bool, len(tasks)), all: make(chan struct{}), left: len(tasks)}
+	if len(tasks) == 0 {
+		return w.confirmed
+	}
+	for i := range tasks {
+		t := &tasks[i]
+		body, err := json.Marshal(t)
+		if err != nil {
+			p.Log.Error("a task can't be written", "execution", t.ID, "error", err)
+			w.done(i, false)
+			continue
+		}
+		m := broker.Message{
+			Key:  broker.TaskKey(cmp.Or(t.Pool, DefaultPool), cmp.Or(t.Priority, defaultPriority)),
+			ID:   fmt.Sprintf("%s.%d", t.ID, t.Attempt),
+			Type: "task",
+			Body: body,
+		}
+		err = p.Broker.Publish(m, func(o broker.Outcome) {
+			if o == broker.Unroutable {
+				p.Log.Error("no queue takes this task: the pool has no workers yet, or its queue was deleted", "execution", t.ID, "key", m.Key)
+			}
+			w.done(i, o == broker.Confirmed)
+		})
+		if err != nil {
+			w.done(i, false)
+		}
+	}
+	return w.wait(ctx)
+}
+
+// waiter gathers confirms that may come after nobody waits any more.
+type waiter struct {
+	mu        sync.Mutex
+	confirmed []bool
+	left      int
+	all       chan struct{}
+}
+
+func (w *waiter) done(i int, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.confirmed[i] = ok
+	if w.left--; w.left == 0 {
+		close(w.all)
+	}
+}
+
+func (w *waiter) wait(ctx context.Context) []bool {
+	select {
+	case <-w.all:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]bool(nil), w.confirmed...)
+}
+
+// Report publishes a report to a shard's queue and waits for the confirm.
+func (p *Publisher) Report(ctx context.Context, shard int, body []byte) error {
+	return p.Broker.PublishWait(ctx, broker.Message{Key: broker.ReportKey(shard), Type: "report", Body: body})
+}
+
+// Control tells the owners of executions that they are to end. For speed only: renewals carry the same.
+func (p *Publisher) Control(_ context.Context, orders []protocol.CancelOrder) error {
+	var errs []error
+	for _, o := range orders {
+		body, err := json.Marshal(protocol.Control{V: protocol.SchemaVersion, Cancel: &o})
+		if err == nil {
+			// Nobody waits for the confirm: with no worker bound the message comes back unroutable, which is no failure.
+			err = p.Broker.Publish(broker.Message{Key: broker.ControlKey("cancel"), Type: "control", Body: body}, func(broker.Outcome) {})
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
