@@ -128,9 +128,9 @@ func (s *State) succeed(i int32, output any, port string, at time.Time) {
 		s.end(i, &Failure{Code: "unknown-port", Message: fmt.Sprintf("%s left by port %q, which a %s with this configuration doesn't have", n.id, port, n.typ)}, at)
 		return
 	}
-	value, err := Canonical(output)
+	value, err := CanonicalWithin(output, MaxValueBytes)
 	if err != nil {
-		s.end(i, &Failure{Code: "output", Message: "the step's output is no JSON value: " + err.Error()}, at)
+		s.end(i, &Failure{Code: "output", Message: "the step's output can't be kept: " + err.Error()}, at)
 		return
 	}
 	s.active--

@@ -12,6 +12,9 @@ import (
 // MaxDepth is how deep lists and objects of a value may be nested.
 const MaxDepth = 500
 
+// MaxValueBytes is about how large a step's config or output may be as JSON.
+const MaxValueBytes = 16 << 20
+
 // DecodeValue reads one JSON value exactly: integers that fit 64 bits become int, decimals that a float64 shows as they were written become float64, and every other
 // number stays a json.Number. Of a key that comes twice the last wins. Invalid UTF-8 and lone surrogates become U+FFFD. Deeper than MaxDepth is an error.
 //

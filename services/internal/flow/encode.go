@@ -2,6 +2,7 @@ package flow
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -154,68 +155,101 @@ func appendString(dst []byte, s string) []byte {
 }
 
 // Canonical gives the value that v would be after EncodeValue and DecodeValue. A value that already is one is given back as it is, without a copy.
-func Canonical(v any) (any, error) { return canonical(v, 0) }
+func Canonical(v any) (any, error) { return CanonicalWithin(v, math.MaxInt) }
 
-func canonical(v any, depth int) (any, error) {
+// ErrTooLarge says that a value is larger than it may be.
+var ErrTooLarge = errors.New("the value is too large")
+
+// CanonicalWithin is Canonical for a value whose JSON has about limit bytes at most; else it is ErrTooLarge. Values share parts, so a small one in memory may be huge when written.
+func CanonicalWithin(v any, limit int) (any, error) {
+	c := canonizer{left: limit}
+	out, err := c.value(v, 0)
+	if errors.Is(err, ErrTooLarge) {
+		return nil, fmt.Errorf("%w: the most is %d bytes", err, limit)
+	}
+	return out, err
+}
+
+type canonizer struct{ left int }
+
+func (c *canonizer) spend(n int) error {
+	if c.left -= n; c.left < 0 {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+func (c *canonizer) value(v any, depth int) (any, error) {
 	switch x := v.(type) {
 	case nil, bool, int:
-		return v, nil
+		return v, c.spend(4)
 	case string:
 		if utf8.ValidString(x) {
-			return v, nil
+			return v, c.spend(len(x) + 2)
 		}
-		return cleanString(x), nil
+		return cleanString(x), c.spend(len(x) + 2)
 	case float64:
 		if math.IsNaN(x) || math.IsInf(x, 0) {
 			return nil, fmt.Errorf("%v can't be written as JSON", x)
 		}
-		return v, nil
+		return v, c.spend(4)
 	case map[string]any:
-		return canonicalObject(x, depth+1)
+		return c.object(x, depth+1)
 	case []any:
-		return canonicalList(x, depth+1)
+		return c.list(x, depth+1)
 	case json.Number:
 		end, integer, ok := scanNumber(string(x), 0)
 		if !ok || end != len(x) {
 			return nil, fmt.Errorf("%q is no number", string(x))
 		}
-		return numberOf(string(x), integer), nil
+		return numberOf(string(x), integer), c.spend(len(x))
 	}
-	return convert(v, depth)
+	out, err := convert(v, depth)
+	if err != nil {
+		return nil, err
+	}
+	return c.value(out, depth)
 }
 
-func canonicalObject(m map[string]any, depth int) (any, error) {
+func (c *canonizer) object(m map[string]any, depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, errTooDeep()
 	}
 	if m == nil {
 		return map[string]any{}, nil
 	}
-	changed := false
+	var changed map[string]any
+	clean := true
 	for k, v := range m {
-		c, err := canonical(v, depth)
+		if err := c.spend(len(k) + 4); err != nil {
+			return nil, err
+		}
+		clean = clean && utf8.ValidString(k)
+		got, err := c.value(v, depth)
 		if err != nil {
 			return nil, err
 		}
-		if changed = !same(c, v) || !utf8.ValidString(k); changed {
-			break
+		if !same(got, v) {
+			if changed == nil {
+				changed = map[string]any{}
+			}
+			changed[k] = got
 		}
 	}
-	if !changed {
+	if changed == nil && clean {
 		return m, nil
 	}
 	out := make(map[string]any, len(m))
 	for k, v := range m {
-		c, err := canonical(v, depth)
-		if err != nil {
-			return nil, err
+		if got, ok := changed[k]; ok {
+			v = got
 		}
-		out[cleanString(k)] = c
+		out[cleanString(k)] = v
 	}
 	return out, nil
 }
 
-func canonicalList(list []any, depth int) (any, error) {
+func (c *canonizer) list(list []any, depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, errTooDeep()
 	}
@@ -224,21 +258,24 @@ func canonicalList(list []any, depth int) (any, error) {
 	}
 	out, copied := list, false
 	for i, v := range list {
-		c, err := canonical(v, depth)
+		if err := c.spend(1); err != nil {
+			return nil, err
+		}
+		got, err := c.value(v, depth)
 		if err != nil {
 			return nil, err
 		}
-		if !copied && !same(c, v) {
+		if !copied && !same(got, v) {
 			out, copied = slices.Clone(list), true
 		}
 		if copied {
-			out[i] = c
+			out[i] = got
 		}
 	}
 	return out, nil
 }
 
-// same tells whether canonical gave back what it got.
+// same tells whether canonizer.value gave back what it got.
 func same(c, v any) bool {
 	switch x := v.(type) {
 	case nil, bool, int, float64:
@@ -285,7 +322,7 @@ func convert(v any, depth int) (any, error) {
 		for i, m := range x {
 			out[i] = m
 		}
-		return canonical(out, depth)
+		return out, nil
 	}
 	raw, err := json.Marshal(v)
 	if err != nil {

@@ -226,6 +226,9 @@ func (s *State) evaluate(i int32) error {
 	if err != nil {
 		return err
 	}
+	if v, err = CanonicalWithin(v, MaxValueBytes); err != nil {
+		return fmt.Errorf(": %w", err)
+	}
 	scope.Seed = st.seed
 	st.config, st.scope = v.(map[string]any), scope
 	return nil
