@@ -87,11 +87,11 @@ func parse(source string, config *conf.Config) (node ast.Node, err error) {
 // The parser shows tokens as Kind("text"), and strconv's errors with their function.
 var (
 	tokens  = regexp.MustCompile(`[A-Z][a-z]+\(("(?:[^"\\]|\\.)*")\)`)
-	strconv = regexp.MustCompile(`strconv\.\w+: parsing `)
+	parsing = regexp.MustCompile(`strconv\.\w+: parsing `)
 )
 
 func readable(message string) string {
-	return strconv.ReplaceAllString(tokens.ReplaceAllString(message, "$1"), "")
+	return parsing.ReplaceAllString(tokens.ReplaceAllString(message, "$1"), "")
 }
 
 // expression is a compiled source.
