@@ -30,7 +30,7 @@ job "artifacts" {
     restart {
       attempts = 20
       interval = "10m"
-      delay    = "1s"
+      delay    = "250ms"
       mode     = "delay"
     }
 

@@ -32,7 +32,7 @@ job "postgres" {
     restart {
       attempts = 20
       interval = "10m"
-      delay    = "1s"
+      delay    = "250ms"
       mode     = "delay"
     }
 
@@ -62,12 +62,10 @@ job "postgres" {
       port     = "postgres"
       provider = "consul"
 
+      # Not a script: one that times out (on a busy machine) ends Nomad's executor, which leaves the server an orphan.
       check {
-        name     = "accepts connections"
-        type     = "script"
-        task     = "postgres"
-        command  = "${var.postgres_bin}/pg_isready"
-        args     = ["--quiet", "--host", "/tmp", "--port", "${NOMAD_PORT_postgres}", "--username", "flow_health", "--dbname", "postgres"]
+        name     = "listens"
+        type     = "tcp"
         interval = "2s"
         timeout  = "2s"
       }

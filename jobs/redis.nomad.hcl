@@ -27,7 +27,7 @@ job "redis" {
     restart {
       attempts = 20
       interval = "10m"
-      delay    = "1s"
+      delay    = "250ms"
       mode     = "delay"
     }
 

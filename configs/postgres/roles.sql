@@ -4,16 +4,13 @@ DO $$
 DECLARE
   name text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['flow_login', 'flow_health', 'flow_owner', 'flow_gateway', 'flow_orchestrator', 'flow_worker'] LOOP
+  FOREACH name IN ARRAY ARRAY['flow_login', 'flow_owner', 'flow_gateway', 'flow_orchestrator', 'flow_worker'] LOOP
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
       EXECUTE format('CREATE ROLE %I', name);
     END IF;
   END LOOP;
 END
 $$;
-
--- Owns nothing and may read nothing: for the health check, through the socket inside the task.
-ALTER ROLE flow_health LOGIN CONNECTION LIMIT 4;
 
 {{ with nomadVar "nomad/jobs/postgres" -}}
 ALTER ROLE flow_owner LOGIN CONNECTION LIMIT 10 PASSWORD '{{ .flow_owner_password }}';

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,11 +113,10 @@ func prune(dir, current string) error {
 }
 
 // runFlowctl runs bin/flowctl and returns its standard output.
-func (s settings) runFlowctl(ctx context.Context, stdin io.Reader, env []string, args ...string) ([]byte, error) {
+func (s settings) runFlowctl(ctx context.Context, env []string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", commandLine), args...)
 	cmd.Dir = s.Root
 	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdin = stdin
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

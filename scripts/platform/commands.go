@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -216,6 +219,9 @@ func down(ctx context.Context, s settings, c *console) error {
 			return err
 		}
 	}
+	if err := c.part("Look for orphans", func(p *part) error { return s.endOrphans(ctx, p) }); err != nil {
+		return err
+	}
 	c.line("\n Everything is stopped; the data is in " + s.DataDir)
 	return nil
 }
@@ -273,6 +279,61 @@ func clean(ctx context.Context, s settings, c *console) error {
 		p.done("%s is gone", s.DataDir)
 		return nil
 	})
+}
+
+// endOrphans kills what is left of tasks whose executor died before them: nobody else would, and they would go on writing
+// to their volumes.
+func (s settings) endOrphans(ctx context.Context, p *part) error {
+	killed := map[string]bool{}
+	err := until(ctx, p, 15*time.Second, func(context.Context) (bool, string, error) {
+		left := s.orphans()
+		for _, o := range left {
+			killed[o.String()] = true
+			if err := syscall.Kill(o.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return false, "", fmt.Errorf("kill %s: %w", o, err)
+			}
+		}
+		return len(left) == 0, "killing what is left of tasks", nil
+	})
+	p.done("%s", either(len(killed) == 0, "none", "killed "+strings.Join(slices.Sorted(maps.Keys(killed)), ", ")))
+	return err
+}
+
+// orphans are the processes in control groups of our allocations. The agent must not be running.
+func (s settings) orphans() []process {
+	entries, err := os.ReadDir(s.path("nomad", "alloc"))
+	if err != nil {
+		return nil
+	}
+	ours := map[string]bool{}
+	for _, e := range entries {
+		ours[e.Name()] = true
+	}
+	groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	var found []process
+	for _, file := range groups {
+		b, err := os.ReadFile(file)
+		if err != nil || !inGroupOf(string(b), ours) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			if _, alive := startTicks(pid); alive {
+				found = append(found, process{PID: pid, Name: processName(pid)})
+			}
+		}
+	}
+	return found
+}
+
+// inGroupOf reads a /proc/<pid>/cgroup: does a path end in <allocation>.<task>, with .scope where there is systemd?
+func inGroupOf(cgroup string, allocations map[string]bool) bool {
+	for line := range strings.Lines(cgroup) {
+		last := strings.TrimSpace(line[strings.LastIndex(line, "/")+1:])
+		if id, _, found := strings.Cut(last, "."); found && allocations[id] {
+			return true
+		}
+	}
+	return false
 }
 
 // unmountBelow unmounts what Nomad has left mounted for tasks: their secrets, and directories of the machine itself, which

@@ -1,0 +1,77 @@
+# The platform's commands. Each is a small program below scripts/; this file only names them.
+# A variable given to make reaches them too: make up FRONT_DOOR_PORT=9090
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BIN      := bin
+SERVICES := gateway orchestrator worker migrate flowctl
+# As make up builds them: the same source gives the same bytes.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+
+export FLOW_DATA_DIR ?= /var/lib/flowplatform
+
+##@ The platform on this machine
+
+.PHONY: up
+up: need-go ## Install what is missing, build, start everything, run a sample flow. Again: changes only what differs
+	@go run ./scripts/platform up
+
+.PHONY: down
+down: need-go ## Stop what make up started: jobs first, drained, then the agents. Data stays
+	@go run ./scripts/platform down
+
+.PHONY: clean
+clean: need-go ## make down, and remove its data (FLOW_DATA_DIR [/var/lib/flowplatform]) and bin/
+	@go run ./scripts/platform clean
+	@rm -rf $(BIN)
+
+.PHONY: status
+status: need-go ## What runs, and where
+	@go run ./scripts/platform status
+
+.PHONY: servers
+servers: need-go ## Only the ground: Consul, Nomad, PostgreSQL, RabbitMQ, Redis, artifacts
+	@go run ./scripts/platform servers
+
+##@ Proof
+
+.PHONY: test
+test: need-go ## Every test that needs no second machine, against real servers on ports of their own. ARGS="-run X ./services/…"
+	@scripts/test $(ARGS)
+
+.PHONY: check
+check: need-go ## Format, vet, staticcheck, import rules, shell scripts, jobs and configuration: fails on drift
+	@scripts/check
+
+.PHONY: sim
+sim: need-go ## The protocol in the simulator, with more seeds than make test takes: SEEDS [2000]
+	@FLOW_SIM_SEEDS=$(or $(SEEDS),2000) go test -count=1 -timeout 60m -v ./services/internal/protocol/sim/...
+
+.PHONY: bench
+bench: ## Load through the front door against what is running; prints a table, writes JSON. ARGS="--help" for its options
+	@scripts/bench $(ARGS)
+
+##@ Building
+
+.PHONY: build
+build: need-go ## Every program, into bin/
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -o $(BIN)/ $(addprefix ./services/,$(SERVICES))
+
+.PHONY: fmt
+fmt: need-go ## Format Go and HCL in place
+	@scripts/fmt
+
+.PHONY: lint
+lint: check ## The same as check
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: need-go
+need-go:
+	@command -v go >/dev/null || { echo "make: Go 1.26 or newer is needed to build the platform: https://go.dev/dl" >&2; exit 1; }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const module = "flowplatform/"
+
+// pkg is what go list says about one package, tests left out: what production code is made of.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string // Imports and everything behind them
+}
+
+// purity says that a package may depend, however indirectly, on the standard library and these packages only.
+type purity struct {
+	Package string
+	Allowed []string
+	Why     string
+}
+
+// ownership says that a library is imported by its owners only. A path that ends in /... means everything below it.
+type ownership struct {
+	Library string
+	Owners  []string
+	Why     string
+}
+
+// direction says that no package below From imports one below To.
+type direction struct {
+	From, To string
+	Except   []string
+	Why      string
+}
+
+type rules struct {
+	Pure   []purity
+	Owned  []ownership
+	OneWay []direction
+}
+
+// theRules are DESIGN §2 and §4.
+func theRules() rules {
+	const (
+		internal = "services/internal/"
+		tests    = "services/internal/testkit/..."
+		endToEnd = "services/e2e/..."
+	)
+	return rules{
+		Pure: []purity{
+			{internal + "flow", nil, "the engine is a value: no I/O, no clock, no library"},
+			{internal + "protocol", []string{internal + "flow"}, "the protocol's rules run in the simulator too"},
+			{internal + "protocol/sim", []string{internal + "flow", internal + "protocol"}, "what the simulator runs must be the protocol itself"},
+		},
+		Owned: []ownership{
+			{"github.com/jackc/pgx/v5/...", []string{internal + "store/...", tests, endToEnd}, "PostgreSQL belongs to store"},
+			{"github.com/pressly/goose/v3/...", []string{internal + "store/...", tests}, "migrations belong to store"},
+			{"github.com/rabbitmq/amqp091-go/...", []string{internal + "broker/...", tests, endToEnd}, "RabbitMQ belongs to broker"},
+			{"github.com/redis/go-redis/v9/...", []string{internal + "live/...", tests, endToEnd}, "Redis belongs to live"},
+			{"github.com/hashicorp/consul/api/...", []string{"services/orchestrator/internal/leader/...", internal + "discovery/...", tests, endToEnd}, "Consul belongs to leader and discovery"},
+			{"github.com/hashicorp/nomad/api/...", []string{"services/orchestrator/internal/fleet/...", endToEnd}, "Nomad belongs to fleet"},
+			{"github.com/go-chi/chi/v5/...", []string{"services/gateway/internal/api/..."}, "HTTP routes belong to the gateway's api"},
+			{"github.com/danielgtaylor/huma/v2/...", []string{"services/gateway/internal/api/..."}, "OpenAPI belongs to the gateway's api"},
+			{"github.com/expr-lang/expr/...", []string{internal + "expr/..."}, "the expression language belongs to expr"},
+			{"github.com/santhosh-tekuri/jsonschema/v6/...", []string{internal + "...", "services/gateway/internal/..."}, "schemas are checked at the edge"},
+			{"github.com/caarlos0/env/v11/...", []string{internal + "env/..."}, "options belong to env"},
+			{"github.com/alecthomas/kong/...", []string{"services/flowctl/..."}, "the command line belongs to flowctl"},
+		},
+		OneWay: []direction{
+			{internal + "...", "services/gateway/...", nil, "shared packages know no service"},
+			{internal + "...", "services/orchestrator/...", nil, "shared packages know no service"},
+			{internal + "...", "services/worker/...", nil, "shared packages know no service"},
+			{internal + "...", "services/flowctl/...", nil, "shared packages know no service"},
+			{"services/...", internal + "testkit/...", []string{tests, endToEnd}, "production code runs without test helpers"},
+			{"services/...", internal + "protocol/sim/...", []string{internal + "protocol/sim/..."}, "production code runs without the simulator"},
+		},
+	}
+}
+
+// violations returns every import that a rule forbids, in words, sorted. A pure package that is missing is one too: a rule
+// that guards nothing would pass for ever.
+func violations(packages []pkg, r rules) []string {
+	var found []string
+	for _, p := range packages {
+		found = append(found, r.impure(p)...)
+		for _, imported := range p.Imports {
+			for _, o := range r.Owned {
+				if matches(imported, o.Library) && !matchesAny(p.ImportPath, o.Owners) {
+					found = append(found, fmt.Sprintf("%s imports %s: %s", plain(p.ImportPath), imported, o.Why))
+				}
+			}
+			for _, d := range r.OneWay {
+				if matches(plain(p.ImportPath), d.From) && matches(plain(imported), d.To) && strings.HasPrefix(imported, module) && !matchesAny(p.ImportPath, d.Except) {
+					found = append(found, fmt.Sprintf("%s imports %s: %s", plain(p.ImportPath), plain(imported), d.Why))
+				}
+			}
+		}
+	}
+	for _, rule := range r.Pure {
+		if !slices.ContainsFunc(packages, func(p pkg) bool { return plain(p.ImportPath) == rule.Package }) {
+			found = append(found, fmt.Sprintf("%s is not there, but a rule guards it", rule.Package))
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func (r rules) impure(p pkg) []string {
+	var found []string
+	for _, rule := range r.Pure {
+		if plain(p.ImportPath) != rule.Package {
+			continue
+		}
+		for _, d := range p.Deps {
+			if !isStandard(d) && !slices.Contains(rule.Allowed, plain(d)) {
+				found = append(found, fmt.Sprintf("%s depends on %s: %s", rule.Package, plain(d), rule.Why))
+			}
+		}
+	}
+	return found
+}
+
+// isStandard says whether a path is of the standard library: its first element has no dot, and it isn't ours.
+func isStandard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".") && !strings.HasPrefix(path, module)
+}
+
+func plain(path string) string { return strings.TrimPrefix(path, module) }
+
+func matchesAny(path string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return matches(plain(path), pattern) })
+}
+
+// matches says whether a path is the pattern, or below it when the pattern ends in /...
+func matches(path, pattern string) bool {
+	base, below := strings.CutSuffix(pattern, "/...")
+	return path == base || (below && strings.HasPrefix(path, base+"/"))
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFillNamesWhatHasNoValue(t *testing.T) {
+	t.Parallel()
+	got, err := fill("# ${NAME} becomes the value of NAME\nport = ${PORT}\n", map[string]string{"PORT": "1"})
+	if err != nil || got != "# ${NAME} becomes the value of NAME\nport = 1\n" {
+		t.Errorf("fill = %q, %v", got, err)
+	}
+	if _, err := fill("port = ${PROT}", nil); err == nil || !strings.Contains(err.Error(), "PROT") {
+		t.Errorf("fill with an unknown name: %v", err)
+	}
+}
+
+func TestStartTicksTellLifeFromDeath(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ticks, alive := startTicks(cmd.Process.Pid)
+	if !alive || ticks == "" {
+		t.Fatalf("a running process: ticks %q, alive %v", ticks, alive)
+	}
+	s := settings{DataDir: t.TempDir()}
+	write := func(ticks string) {
+		t.Helper()
+		content := `{"pid":` + itoa(cmd.Process.Pid) + `,"startTicks":"` + ticks + `","fingerprint":"f"}`
+		if err := writeFile(s.recordFile("consul"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(ticks)
+	if _, alive := s.running("consul"); !alive {
+		t.Error("a running agent isn't seen")
+	}
+	write("1") // another process has the same id since
+	if _, alive := s.running("consul"); alive {
+		t.Error("a stranger with the agent's process id is taken for it")
+	}
+	write(ticks)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if _, alive := s.running("consul"); alive {
+		t.Error("a dead agent is taken for a running one")
+	}
+}
+
+func TestConfigurationChangesTheFingerprintAndOldLayersGo(t *testing.T) {
+	t.Parallel()
+	s := settings{Root: filepath.Join(t.TempDir(), "root"), DataDir: filepath.Join(t.TempDir(), "data"), Ports: map[string]int{"CONSUL_PORT": 8500}}
+	put := func(path, content string) {
+		t.Helper()
+		if err := writeFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(filepath.Join(s.Root, "configs", "consul", "base.hcl"), "a = 1\n")
+	put(filepath.Join(s.Root, "configs", "consul", "machine.hcl.tmpl"), "port = ${CONSUL_PORT}\n")
+	put(s.binary("consul"), "v1")
+	a := agent{Name: "consul", Layers: []string{"base.hcl", "machine.hcl.tmpl"}}
+
+	fingerprint := func() string {
+		t.Helper()
+		dir, f, err := s.configure(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) != len(a.Layers) {
+			t.Fatalf("%d files in %s, want %d", len(entries), dir, len(a.Layers))
+		}
+		return f
+	}
+	first := fingerprint()
+	if fingerprint() != first {
+		t.Error("the same configuration has another fingerprint")
+	}
+	s.Ports["CONSUL_PORT"] = 8501
+	moved := fingerprint()
+	put(s.binary("consul"), "v2")
+	upgraded := fingerprint()
+	a.Layers = a.Layers[1:]
+	shorter := fingerprint()
+	for i, pair := range [][2]string{{first, moved}, {moved, upgraded}, {upgraded, shorter}} {
+		if pair[0] == pair[1] {
+			t.Errorf("change %d left the fingerprint as it was", i)
+		}
+	}
+}
+
+func TestMountsBelowAreFoundInnermostFirst(t *testing.T) {
+	t.Parallel()
+	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/vda rw
+90 22 0:50 / /data/flow/nomad/alloc/a/task/secrets rw - tmpfs tmpfs rw
+91 22 8:1 /usr /data/flow/nomad/alloc/a/task/usr ro - ext4 /dev/vda rw
+92 91 0:51 / /data/flow/nomad/alloc/a/task/usr/local\040x rw - tmpfs tmpfs rw
+93 22 0:52 / /data/flower rw - tmpfs tmpfs rw
+`
+	got := mountsBelow(mountinfo, "/data/flow")
+	want := []string{"/data/flow/nomad/alloc/a/task/usr/local x", "/data/flow/nomad/alloc/a/task/usr", "/data/flow/nomad/alloc/a/task/secrets"}
+	if strings.Join(got, "|") != strings.Join(want, "|") {
+		t.Errorf("mountsBelow = %q, want %q", got, want)
+	}
+}
+
+func TestPruneKeepsTheNewestAndTheCurrent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	current := "000-current"
+	for i := range keptArtifacts + 5 {
+		name := filepath.Join(dir, "release-"+itoa(100+i))
+		if err := os.Mkdir(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		at := dateOf(i)
+		if err := os.Chtimes(name, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, current), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, current), dateOf(-9), dateOf(-9)); err != nil {
+		t.Fatal(err)
+	}
+	if err := prune(dir, current); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != keptArtifacts || entries[0].Name() != current || entries[1].Name() != "release-106" {
+		t.Errorf("%d kept, first %q and %q; want %d, %q and release-106", len(entries), entries[0].Name(), entries[1].Name(), keptArtifacts, current)
+	}
+}
+
+func TestOrphansAreKnownByTheirControlGroup(t *testing.T) {
+	t.Parallel()
+	ours := map[string]bool{"fc945e81-04c0-a499-7a52-207665f189a4": true}
+	for text, want := range map[string]bool{
+		"5:devices:/nomad/fc945e81-04c0-a499-7a52-207665f189a4.rabbitmq\n3:cpuset:/nomad/share\n": true,
+		"0::/nomad.slice/share.slice/fc945e81-04c0-a499-7a52-207665f189a4.rabbitmq.scope\n":       true,
+		"5:devices:/nomad/00000000-04c0-a499-7a52-207665f189a4.rabbitmq\n3:cpuset:/nomad/share\n": false,
+		"0::/user.slice/user-0.slice/session-1.scope\n":                                           false,
+		"0::/\n": false,
+	} {
+		if got := inGroupOf(text, ours); got != want {
+			t.Errorf("inGroupOf(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
