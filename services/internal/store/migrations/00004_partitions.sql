@@ -1,0 +1,94 @@
+-- Daily partitions of executions and reports. Services have no right to make tables: they call these functions, which run as the owner.
+
+-- +goose Up
+-- +goose StatementBegin
+-- The smallest UUIDv7 of an instant.
+CREATE FUNCTION flow_first_id(at timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Makes what is missing of the partitions from yesterday (clocks differ) to so many days from now, UTC; returns how many it made.
+-- A partition is built beside the table and then attached: ATTACH lets readers and writers go on, CREATE … PARTITION OF would not.
+CREATE FUNCTION flow_ensure_partitions(days_ahead int) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    parent record;
+    day    date;
+    part   text;
+    made   int := 0;
+BEGIN
+    IF days_ahead < 0 OR days_ahead > 366 THEN
+        RAISE EXCEPTION 'days_ahead is %, it must be 0 to 366', days_ahead;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('flow_ensure_partitions'));
+    FOR parent IN SELECT * FROM (VALUES ('executions', 'WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)'), ('reports', '')) AS p (name, options) LOOP
+        FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + d FROM generate_series(-1, days_ahead) AS d LOOP
+            part := parent.name || '_' || to_char(day, 'YYYYMMDD');
+            CONTINUE WHEN EXISTS (
+                SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                WHERE i.inhparent = parent.name::regclass AND c.relname = part);
+            EXECUTE format('DROP TABLE IF EXISTS %I', part); -- half made by a crash: never attached, so it is empty
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) %s', part, parent.name, parent.options);
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent.name, part,
+                flow_first_id(day::timestamp AT TIME ZONE 'UTC'), flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC'));
+            made := made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Drops the partitions of a day when every execution in them is final; returns whether it did. Short of patience on purpose: it
+-- needs ACCESS EXCLUSIVE, and whoever waits for that makes all others wait. Call again on lock_not_available (55P03).
+CREATE FUNCTION flow_drop_partitions(day date) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp
+SET lock_timeout = '1s'
+AS $$
+DECLARE
+    suffix text := to_char(day, 'YYYYMMDD');
+    busy   boolean;
+BEGIN
+    IF day >= (now() AT TIME ZONE 'UTC')::date - 1 THEN
+        RAISE EXCEPTION 'partitions of % are in use', day;
+    END IF;
+    IF to_regclass('executions_' || suffix) IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE state IN (''queued'', ''running'', ''waiting''))', 'executions_' || suffix) INTO busy;
+    IF busy THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE executions, reports IN ACCESS EXCLUSIVE MODE;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE state IN (''queued'', ''running'', ''waiting''))', 'executions_' || suffix) INTO busy;
+    IF busy THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE %I', 'executions_' || suffix);
+    EXECUTE format('DROP TABLE IF EXISTS %I', 'reports_' || suffix);
+    DELETE FROM payloads WHERE execution_id >= flow_first_id(day::timestamp AT TIME ZONE 'UTC') AND execution_id < flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC');
+    DELETE FROM waits WHERE execution_id >= flow_first_id(day::timestamp AT TIME ZONE 'UTC') AND execution_id < flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC');
+    RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Which migration the schema stands at; for roles that may read no table.
+CREATE FUNCTION flow_schema_version() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = public, pg_temp
+AS $$ SELECT coalesce(max(version_id), 0) FROM schema_migrations WHERE is_applied $$;
+-- +goose StatementEnd
+
+SELECT flow_ensure_partitions(7);
+
+-- +goose Down
+DROP FUNCTION flow_schema_version(), flow_drop_partitions(date), flow_ensure_partitions(int), flow_first_id(timestamptz);

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flowplatform/services/internal/protocol"
+)
+
+// Tasks implements protocol.Store: the rows and their reports in one round trip and one snapshot.
+func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	lo, hi := bounds(ids)
+	var out []protocol.Task
+	err := db.read(ctx, db.primary, "Tasks", func(c *pgxpool.Conn) error {
+		out = make([]protocol.Task, 0, len(ids))
+		rows, err := c.Query(ctx, `
+			SELECT e.id, e.attempt, e.shard, e.project_id, e.flow_id, e.flow_version, e.pool, e.priority, e.trigger, e.labels, e.created_at, e.deadline, e.parent_id, e.deaths,
+				e.input_codec, e.input, e.input_ref, e.input_size,
+				CASE WHEN e.attempt = 1 AND e.seq = 0 THEN NULL ELSE
+					(SELECT array_agg(r.events ORDER BY r.attempt, r.seq) FROM reports r WHERE r.execution_id = e.id) END
+			FROM executions e
+			WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3 AND e.state = 'queued' AND e.hold = '' AND e.owner IS NULL
+			ORDER BY e.id`, dbIDs(ids), lo, hi)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			t := protocol.Task{V: protocol.SchemaVersion}
+			var deaths, size int
+			var codec string
+			var input, ref []byte
+			var steps [][]byte
+			if err := rows.Scan((*dbID)(&t.ID), &t.Attempt, &t.Shard, (*dbID)(&t.Project), (*dbID)(&t.Flow), &t.Version, &t.Pool, &t.Priority, &t.Trigger, &t.Labels, dbTime{&t.CreatedAt}, dbTime{&t.Deadline},
+				(*dbID)(&t.Parent), &deaths, &codec, &input, &ref, &size, &steps); err != nil {
+				return err
+			}
+			t.Suspect = deaths >= protocol.SuspectDeaths
+			if len(t.Labels) == 0 {
+				t.Labels = nil
+			}
+			if ref != nil {
+				t.InputRef = &protocol.Value{Codec: codec, Ref: fmt.Sprintf("%x", ref), Size: size}
+			} else if input != nil {
+				t.Input = input
+			}
+			for _, events := range steps {
+				t.Steps = append(t.Steps, json.RawMessage(events))
+			}
+			out = append(out, t)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// MarkHanded implements protocol.Store. It takes its locks in the order of ids and leaves out rows that others hold: a mark is never worth a wait.
+func (db *DB) MarkHanded(ctx context.Context, tasks []protocol.Handed) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	ids := make([]protocol.ID, len(tasks))
+	attempts := make([]int32, len(tasks))
+	for i, h := range tasks {
+		ids[i], attempts[i] = h.ID, int32(h.Attempt)
+	}
+	lo, hi := bounds(ids)
+	_, err := exec(ctx, db, "MarkHanded", `
+		WITH marks AS (SELECT u.id, max(u.attempt) AS attempt FROM unnest($3::uuid[], $4::int[]) AS u (id, attempt) GROUP BY u.id),
+		held AS MATERIALIZED (
+			SELECT e.id, marks.attempt FROM executions e JOIN marks ON marks.id = e.id
+			WHERE e.id BETWEEN $1 AND $2 AND e.state = 'queued' AND e.handed < marks.attempt
+			ORDER BY e.id FOR UPDATE OF e SKIP LOCKED)
+		UPDATE executions e SET handed = held.attempt FROM held WHERE e.id = held.id AND e.id BETWEEN $1 AND $2`, lo, hi, dbIDs(ids), attempts)
+	return err
+}
