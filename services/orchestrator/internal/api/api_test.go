@@ -75,6 +75,7 @@ func TestCalls(t *testing.T) {
 		"no session":             {"/internal/v1/sessions/renew", token, []byte(`{}`), 422, "session is missing"},
 		"ends itself":            {"/internal/v1/sessions/open", token, protocol.OpenSessionRequest{Session: a, Worker: "w", Ended: []protocol.ID{a}}, 422, "can't prove"},
 		"zero byte":              {"/internal/v1/sessions/open", token, protocol.OpenSessionRequest{Session: a, Worker: "w\x00"}, 422, "zero byte"},
+		"odd pool":               {"/internal/v1/sessions/open", token, protocol.OpenSessionRequest{Session: a, Worker: "w", Pool: "a.#"}, 422, "pool"},
 		"huge slots":             {"/internal/v1/sessions/open", token, protocol.OpenSessionRequest{Session: a, Worker: "w", Slots: 1 << 40}, 422, "slots"},
 		"claim without run":      {"/internal/v1/claims", token, protocol.ClaimsRequest{Claims: []protocol.Claim{claim, {Session: a, Execution: b, Attempt: 1}}}, 422, "claims[1]"},
 		"attempt out of range":   {"/internal/v1/claims", token, protocol.ClaimsRequest{Claims: []protocol.Claim{{Session: a, Execution: b, Attempt: 1 << 40, Run: 1}}}, 422, "claims[0]"},

@@ -14,6 +14,8 @@ import (
 const (
 	// applyTimeout bounds a transaction. Nobody waits for it but the queue; PostgreSQL's own timeouts are shorter.
 	applyTimeout = 30 * time.Second
+	// readyTimeout bounds the question whether the database answers.
+	readyTimeout = 3 * time.Second
 	// newerPause is how long a queue with reports that are too new for this build is left to others.
 	newerPause = 5 * time.Second
 )
@@ -71,7 +73,10 @@ func (s *shard) run(ctx, txns context.Context) {
 
 // turn takes the queue once, on a channel of its own, and applies what comes until something ends it. It tells whether anything was applied.
 func (s *shard) turn(ctx, txns context.Context, collector *protocol.Collector) (applied bool, err error) {
-	if err := s.o.Ready(ctx); err != nil {
+	ask, cancel := context.WithTimeout(ctx, readyTimeout)
+	err = s.o.Ready(ask)
+	cancel()
+	if err != nil {
 		return false, fmt.Errorf("%w: %w", errDatabase, err)
 	}
 	stream, err := s.o.Source.Consume(ctx, s.number, batchEntries+s.o.Prefetch)
