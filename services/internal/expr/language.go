@@ -106,14 +106,19 @@ type expression struct {
 func (e *expression) Steps() []string { return e.steps }
 
 // Eval implements flow.Expression. It is safe for concurrent use.
-func (e *expression) Eval(s *flow.Scope) (any, error) {
+func (e *expression) Eval(s *flow.Scope) (v any, err error) {
+	defer func() { // a mistake of ours fails one step, not the process
+		if r := recover(); r != nil {
+			v, err = nil, fmt.Errorf("the expression could not be evaluated, which is a fault of the platform: %v", r)
+		}
+	}()
 	f := e.frames.Get().(*frame)
 	f.scope, f.steps, f.memory, f.random, f.foreign = s, MaxSteps, MaxMemory, s.Seed, false
 	if cap(f.variables) < e.variables {
 		f.variables = make([]any, e.variables)
 	}
 	f.variables = f.variables[:cap(f.variables)]
-	v, err := e.eval(f)
+	v, err = e.eval(f)
 	foreign := f.foreign
 	f.clear()
 	e.frames.Put(f)

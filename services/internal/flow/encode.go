@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,12 +61,16 @@ func appendFloat(dst []byte, f float64) ([]byte, error) {
 	}
 	start := len(dst)
 	dst = strconv.AppendFloat(dst, f, format, -1, 64)
-	for _, c := range dst[start:] {
-		if c == '.' || c == 'e' {
-			return dst, nil
+	if n := len(dst); format == 'e' {
+		if dst[n-2] == '0' && n >= 4 && dst[n-4] == 'e' { // 1e-07 is written 1e-7, as encoding/json does
+			dst = append(dst[:n-2], dst[n-1])
 		}
+		return dst, nil
 	}
-	return append(dst, ".0"...), nil
+	if bytes.IndexByte(dst[start:], '.') < 0 {
+		dst = append(dst, ".0"...)
+	}
+	return dst, nil
 }
 
 func appendList(dst []byte, list []any, depth int) ([]byte, error) {
