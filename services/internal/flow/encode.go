@@ -201,7 +201,7 @@ func (c *canonizer) value(v any, depth int) (any, error) {
 	case map[string]any:
 		return c.object(x, depth+1)
 	case []any:
-		return c.list(x, depth+1)
+		return c.list(x, v, depth+1)
 	case json.Number:
 		end, integer, ok := scanNumber(string(x), 0)
 		if !ok || end != len(x) {
@@ -254,7 +254,8 @@ func (c *canonizer) object(m map[string]any, depth int) (any, error) {
 	return out, nil
 }
 
-func (c *canonizer) list(list []any, depth int) (any, error) {
+// list takes the list and itself as any: to box it again would cost an allocation.
+func (c *canonizer) list(list []any, self any, depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, errTooDeep()
 	}
@@ -276,6 +277,9 @@ func (c *canonizer) list(list []any, depth int) (any, error) {
 		if copied {
 			out[i] = got
 		}
+	}
+	if !copied {
+		return self, nil
 	}
 	return out, nil
 }
