@@ -22,7 +22,7 @@ client {
 
     max_stale = "10s"
 
-    # Templates take the place of sockets and files of the host in no task: no functions that reach outside.
+    # No functions that run programs or write beside the template's own file.
     disable_file_sandbox = false
     function_denylist    = ["plugin", "writeToFile", "executeTemplate"]
   }

@@ -18,24 +18,32 @@ import (
 	"time"
 )
 
-// agent is a daemon of the ground: Consul or Nomad.
+// agent is a daemon of the ground.
 type agent struct {
-	Name   string
-	Layers []string // of configs/<name>, in the order in which the daemon merges them; *.tmpl are filled in
-	Ports  []string // variables of the ports that it listens on
+	Name    string
+	Program string   // in bin/; its configuration is in configs/<program>
+	Layers  []string // in the order in which the daemon merges them; *.tmpl are filled in
+	Ports   []string // variables of the ports that it listens on
 }
 
+// agents are started in this order. Nomad's server and client are two processes, as on machines of their own: a client that
+// shares a process with the server asks it before it is ready, and then not again for 15 s.
 func agents() []agent {
 	return []agent{
 		{
-			Name:   "consul",
+			Name: "consul", Program: "consul",
 			Layers: []string{"base.hcl", "server.hcl", "machine.hcl.tmpl"},
 			Ports:  []string{"CONSUL_PORT", "CONSUL_RPC_PORT", "CONSUL_SERF_PORT"},
 		},
 		{
-			Name:   "nomad",
-			Layers: []string{"base.hcl", "server.hcl", "client.hcl", "templates.hcl", "system.hcl", "data.hcl.tmpl", "machine.hcl.tmpl"},
+			Name: "nomad-server", Program: "nomad",
+			Layers: []string{"base.hcl", "server.hcl", "machine-server.hcl.tmpl"},
 			Ports:  []string{"NOMAD_PORT", "NOMAD_RPC_PORT", "NOMAD_SERF_PORT"},
+		},
+		{
+			Name: "nomad-client", Program: "nomad",
+			Layers: []string{"base.hcl", "client.hcl", "templates.hcl", "system.hcl", "volumes.hcl.tmpl", "machine-client.hcl.tmpl"},
+			Ports:  []string{"NOMAD_CLIENT_PORT"},
 		},
 	}
 }
@@ -87,7 +95,7 @@ func (s settings) configure(a agent) (dir, fingerprint string, err error) {
 	values := s.placeholders()
 	wanted := map[string]bool{}
 	for i, layer := range a.Layers {
-		b, err := os.ReadFile(filepath.Join(s.Root, "configs", a.Name, layer))
+		b, err := os.ReadFile(filepath.Join(s.Root, "configs", a.Program, layer))
 		if err != nil {
 			return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
 		}
@@ -116,7 +124,7 @@ func (s settings) configure(a agent) (dir, fingerprint string, err error) {
 			}
 		}
 	}
-	f, err := os.Open(s.binary(a.Name))
+	f, err := os.Open(s.binary(a.Program))
 	if err != nil {
 		return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
 	}
@@ -221,7 +229,7 @@ func (s settings) start(a agent, dir, fingerprint string) (record, error) {
 	if err := raiseOpenFiles(); err != nil {
 		return record{}, fmt.Errorf("start %s: %w", a.Name, err)
 	}
-	cmd := exec.Command(s.binary(a.Name), "agent", dirFlag(a.Name, dir))
+	cmd := exec.Command(s.binary(a.Program), "agent", dirFlag(a.Program, dir))
 	cmd.Dir = s.DataDir
 	cmd.Env = s.agentEnvironment()
 	cmd.Stdout, cmd.Stderr = output, output
@@ -242,8 +250,8 @@ func (s settings) start(a agent, dir, fingerprint string) (record, error) {
 	return r, writeFile(s.recordFile(a.Name), append(b, '\n'), 0o644)
 }
 
-func dirFlag(name, dir string) string {
-	if name == "consul" {
+func dirFlag(program, dir string) string {
+	if program == "consul" {
 		return "-config-dir=" + dir
 	}
 	return "-config=" + dir

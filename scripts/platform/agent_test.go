@@ -67,7 +67,7 @@ func TestConfigurationChangesTheFingerprintAndOldLayersGo(t *testing.T) {
 	put(filepath.Join(s.Root, "configs", "consul", "base.hcl"), "a = 1\n")
 	put(filepath.Join(s.Root, "configs", "consul", "machine.hcl.tmpl"), "port = ${CONSUL_PORT}\n")
 	put(s.binary("consul"), "v1")
-	a := agent{Name: "consul", Layers: []string{"base.hcl", "machine.hcl.tmpl"}}
+	a := agent{Name: "consul", Program: "consul", Layers: []string{"base.hcl", "machine.hcl.tmpl"}}
 
 	fingerprint := func() string {
 		t.Helper()

@@ -112,11 +112,12 @@ func (s settings) describe(versions map[string]string) error {
 
 func (s settings) upAgents(ctx context.Context, c *console, g ground) error {
 	ready := map[string]func(context.Context) (bool, string, error){
-		"consul": g.consulReady,
-		"nomad":  g.nomadReady(s.NodeName),
+		"consul":       g.consulReady,
+		"nomad-server": g.serverReady,
+		"nomad-client": s.clientReady(g),
 	}
 	for _, a := range agents() {
-		name := strings.ToUpper(a.Name[:1]) + a.Name[1:]
+		name := strings.ReplaceAll(strings.ToUpper(a.Name[:1])+a.Name[1:], "-", " ")
 		if err := c.part(name, func(p *part) error {
 			did, err := s.ensure(ctx, p, a, ready[a.Name])
 			p.done("%s", did)
@@ -180,7 +181,7 @@ func (s settings) checkFrontDoorPort(ctx context.Context, g ground) error {
 	if err := requireFree(s, "FRONT_DOOR_PORT"); !errors.As(err, &taken) {
 		return err
 	}
-	if _, alive := s.running("nomad"); !alive {
+	if _, alive := s.running("nomad-server"); !alive {
 		return taken
 	}
 	var instances []struct{ ServicePort int }
@@ -215,7 +216,7 @@ func down(ctx context.Context, s settings, c *console) error {
 		if _, alive := s.running(a.Name); !alive {
 			continue
 		}
-		if err := c.part("Stop "+a.Name, func(p *part) error { return s.stop(ctx, p, a.Name) }); err != nil {
+		if err := c.part("Stop "+strings.ReplaceAll(a.Name, "-", " "), func(p *part) error { return s.stop(ctx, p, a.Name) }); err != nil {
 			return err
 		}
 	}
@@ -227,7 +228,7 @@ func down(ctx context.Context, s settings, c *console) error {
 }
 
 func (s settings) downJobs(ctx context.Context, c *console) error {
-	if _, alive := s.running("nomad"); !alive {
+	if _, alive := s.running("nomad-server"); !alive {
 		return nil
 	}
 	g := s.ground()
@@ -301,7 +302,7 @@ func (s settings) endOrphans(ctx context.Context, p *part) error {
 
 // orphans are the processes in control groups of our allocations. The agent must not be running.
 func (s settings) orphans() []process {
-	entries, err := os.ReadDir(s.path("nomad", "alloc"))
+	entries, err := os.ReadDir(s.path("nomad-client", "alloc"))
 	if err != nil {
 		return nil
 	}
@@ -375,7 +376,7 @@ func status(ctx context.Context, s settings, c *console) error {
 		r, alive := s.running(a.Name)
 		c.line(fmt.Sprintf(" %-14s %s", a.Name, either(alive, fmt.Sprintf("process %d", r.PID), "not running")))
 	}
-	if _, alive := s.running("nomad"); !alive {
+	if _, alive := s.running("nomad-server"); !alive {
 		return nil
 	}
 	g := s.ground()

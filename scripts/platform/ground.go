@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -95,32 +96,46 @@ func (g ground) consulReady(ctx context.Context) (bool, string, error) {
 	return true, "", nil
 }
 
-// nomadReady says whether Nomad has a leader and this machine offers what jobs need.
-func (g ground) nomadReady(node string) func(context.Context) (bool, string, error) {
+// serverReady says whether Nomad has a leader that has read its state and has its keys.
+func (g ground) serverReady(ctx context.Context) (bool, string, error) {
+	var leader string
+	if err := g.nomad.get(ctx, "/v1/status/leader", &leader); err != nil || leader == "" {
+		return false, "waiting for Nomad to elect its leader", nil
+	}
+	var keys []struct{ State string }
+	if err := g.nomad.get(ctx, "/v1/operator/keyring/keys", &keys); err != nil {
+		return false, "waiting for Nomad's keys", nil
+	}
+	active := slices.ContainsFunc(keys, func(k struct{ State string }) bool { return k.State == "active" })
+	return active, "waiting for Nomad to make its keys", nil
+}
+
+// clientReady says whether this machine, as its own client sees itself, has joined and offers what jobs need.
+func (s settings) clientReady(g ground) func(context.Context) (bool, string, error) {
+	client := newAPI(s.url("NOMAD_CLIENT_PORT"), "X-Nomad-Token", s.NomadToken)
 	return func(ctx context.Context) (bool, string, error) {
-		var leader string
-		if err := g.nomad.get(ctx, "/v1/status/leader", &leader); err != nil || leader == "" {
-			return false, "waiting for Nomad to elect its leader", nil
+		var self struct {
+			Stats map[string]map[string]string
 		}
-		var nodes []struct {
-			Name, Status, SchedulingEligibility string
-			Drivers                             map[string]struct{ Healthy bool }
+		if err := client.get(ctx, "/v1/agent/self", &self); err != nil {
+			return false, "waiting for Nomad's client to answer", nil
 		}
-		if err := g.nomad.get(ctx, "/v1/nodes", &nodes); err != nil {
-			return false, "waiting for Nomad's list of nodes", nil
+		id := self.Stats["client"]["node_id"]
+		var node struct {
+			Status, SchedulingEligibility string
+			Drivers                       map[string]struct{ Healthy bool }
 		}
-		for _, n := range nodes {
-			if n.Name != node || n.Status != "ready" {
-				continue
-			}
-			if n.SchedulingEligibility != "eligible" {
-				return false, "this node is not eligible: nomad node eligibility -self -enable", nil
-			}
-			if !n.Drivers["exec"].Healthy {
-				return false, "waiting for Nomad's exec driver (it needs root and cgroups)", nil
-			}
-			return true, "", nil
+		if err := g.nomad.get(ctx, "/v1/node/"+id, &node); err != nil {
+			return false, "waiting for Nomad's client to join", nil
 		}
-		return false, "waiting for Nomad's client to join", nil
+		switch {
+		case node.Status != "ready":
+			return false, "this machine is " + node.Status + " to Nomad", nil
+		case node.SchedulingEligibility != "eligible":
+			return false, "this machine takes no tasks: nomad node eligibility -enable " + id, nil
+		case !node.Drivers["exec"].Healthy:
+			return false, "waiting for Nomad's exec driver (it needs root and control groups)", nil
+		}
+		return true, "", nil
 	}
 }

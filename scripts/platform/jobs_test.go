@@ -118,13 +118,13 @@ func TestAgentLayersAreShort(t *testing.T) {
 	t.Parallel()
 	for _, a := range agents() {
 		for _, layer := range a.Layers {
-			b, err := os.ReadFile(filepath.Join(root(t), "configs", a.Name, layer))
+			b, err := os.ReadFile(filepath.Join(root(t), "configs", a.Program, layer))
 			if err != nil {
 				t.Error(err)
 				continue
 			}
 			if lines := strings.Count(string(b), "\n"); lines > 40 {
-				t.Errorf("configs/%s/%s has %d lines: cut it in two", a.Name, layer, lines)
+				t.Errorf("configs/%s/%s has %d lines: cut it in two", a.Program, layer, lines)
 			}
 		}
 	}

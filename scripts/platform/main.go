@@ -10,7 +10,8 @@
 //	bin/          nomad and consul
 //	config/       the agents' configuration as it was rendered, ports.json, jobs.hcl
 //	run/ log/     what runs (process id, fingerprint) and what it says
-//	consul/ nomad/ volumes/ artifacts/
+//	consul/ nomad-server/ nomad-client/
+//	volumes/ artifacts/
 //
 // The agents are plain processes here, with a session of their own, because the machine at hand may have no systemd;
 // hosts of their own run the same configuration as services.

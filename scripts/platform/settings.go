@@ -35,6 +35,7 @@ func ports() []port {
 		{Variable: "NOMAD_PORT", What: "Nomad's HTTP API and UI", Default: fixed(4646), User: true},
 		{Variable: "NOMAD_RPC_PORT", What: "Nomad's servers", Default: near("NOMAD_PORT", 1)},
 		{Variable: "NOMAD_SERF_PORT", What: "Nomad's gossip", Default: near("NOMAD_PORT", 2)},
+		{Variable: "NOMAD_CLIENT_PORT", What: "Nomad's client", Default: near("NOMAD_PORT", 10)},
 		{Variable: "ARTIFACTS_PORT", What: "the artifacts", Default: fixed(16080), Search: true},
 		{Variable: "POSTGRES_PORT", What: "PostgreSQL", Default: fixed(15432), Search: true},
 		{Variable: "RABBITMQ_PORT", What: "RabbitMQ", Default: fixed(15671), Search: true},
