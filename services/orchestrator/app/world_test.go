@@ -342,6 +342,25 @@ func (w *world) report(ctx context.Context, shard int, entries ...protocol.Entry
 	}
 }
 
+// run runs an execution as a worker does: claim, steps, each confirmed before the next, final.
+func (h *hand) run(ctx context.Context, t *testing.T, id protocol.ID, i, steps int) {
+	run := int64(i + 1)
+	if got := h.claim(ctx, protocol.Claim{Session: h.session, Execution: id, Attempt: 1, Run: run}); len(got) != 1 || got[0] != protocol.Granted {
+		t.Errorf("claim: %v", got)
+		return
+	}
+	for seq := 1; seq <= steps+1; seq++ {
+		e := protocol.Entry{Kind: protocol.EntryStep, Execution: id, Attempt: 1, Session: h.session, Run: run, Seq: seq, Base: seq - 1, Events: anEvent}
+		if seq > steps {
+			e.Kind, e.State, e.Output = protocol.EntryFinal, protocol.Succeeded, json.RawMessage(`{"ok":true}`)
+		}
+		if err := h.w.report(ctx, i%h.w.shards, e); err != nil {
+			t.Errorf("report: %v", err)
+			return
+		}
+	}
+}
+
 // tasks is everything that was handed out.
 type tasks struct {
 	mu   sync.Mutex

@@ -16,6 +16,8 @@ const (
 	applyTimeout = 30 * time.Second
 	// readyTimeout bounds the question whether the database answers.
 	readyTimeout = 3 * time.Second
+	// wellEnough is how long a channel must have stood for its loss not to count as one in a row.
+	wellEnough = time.Second
 	// newerPause is how long a queue with reports that are too new for this build is left to others.
 	newerPause = 5 * time.Second
 )
@@ -41,11 +43,12 @@ func (s *shard) run(ctx, txns context.Context) {
 	collector := &protocol.Collector{Shard: s.number, Store: s.o.Store}
 	var b backoff
 	for ctx.Err() == nil {
+		begun := time.Now()
 		applied, err := s.turn(ctx, txns, collector)
 		if ctx.Err() != nil {
 			return
 		}
-		if applied {
+		if applied || time.Since(begun) > wellEnough {
 			b.reset()
 		}
 		var pause time.Duration

@@ -61,6 +61,7 @@ type Elector struct {
 	metrics *metrics
 	trouble atomic.Pointer[error] // of the last conversation with Consul
 	leading atomic.Pointer[Term]
+	away    bool // said that Consul doesn't answer; Run's alone
 }
 
 // New returns an elector. Nothing is connected before Run.
@@ -136,11 +137,18 @@ func (e *Elector) standby(ctx context.Context) bool {
 	w := watcher{e: e}
 	for {
 		holder, err := w.next(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return false
+		}
+		if (err != nil) != e.away {
+			if e.away = err != nil; e.away {
+				e.o.Log.Warn("Consul can't be asked who leads: no new leader until it answers, all else goes on", "error", err)
+			} else {
+				e.o.Log.Info("Consul answers again")
+			}
+		}
+		switch {
 		case err != nil:
-			e.o.Log.Warn("Consul can't be asked who leads: no new leader until it answers, all else goes on", "error", err)
 			sleep(ctx, jitter(time.Second))
 		case holder == "":
 			return true

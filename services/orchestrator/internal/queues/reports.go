@@ -3,7 +3,6 @@ package queues
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"flowplatform/services/internal/broker"
@@ -18,13 +17,10 @@ type Reports struct {
 	Conn *broker.Conn
 }
 
-// Consume begins to consume a shard's queue.
+// Consume begins to consume a shard's queue, as soon as the connection is there.
 func (r *Reports) Consume(ctx context.Context, shard, prefetch int) (collect.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
-	}
-	if err := r.Conn.Ready(); err != nil && !errors.Is(err, broker.ErrBlocked) { // an alarm stops publishers only
-		return nil, fmt.Errorf("queues.Consume: %w", err)
 	}
 	s := &stream{
 		consumer: r.Conn.Consume(broker.ConsumeOptions{Queue: broker.ReportQueue(shard), Prefetch: prefetch}),
