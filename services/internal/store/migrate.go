@@ -29,6 +29,9 @@ const PartitionDays = 7
 // ErrSchema says that the migrate job has not run yet, or not this release's.
 var ErrSchema = errors.New("the database's schema is older than this build: run the migrate job of this release")
 
+// ErrMigration says that the server refused a migration: trying again doesn't help.
+var ErrMigration = errors.New("the migration failed; nothing of the file that failed was kept")
+
 // Migrate brings the schema to this build's and makes partitions, as the owner. Two at once wait for each other.
 func Migrate(ctx context.Context, ownerURL string, log *slog.Logger) error {
 	cfg, err := pgx.ParseConfig(ownerURL)
@@ -46,17 +49,33 @@ func Migrate(ctx context.Context, ownerURL string, log *slog.Logger) error {
 	}
 	results, err := p.Up(ctx)
 	if err != nil {
-		return fmt.Errorf("store.Migrate: %w", err)
+		return migrationError(err)
 	}
 	for _, r := range results {
 		log.Info("migrated", "file", r.Source.Path, "took", r.Duration.Round(time.Millisecond).String())
 	}
 	var made int
 	if err := conn.QueryRowContext(ctx, `SELECT flow_ensure_partitions($1)`, PartitionDays).Scan(&made); err != nil {
-		return fmt.Errorf("store.Migrate: partitions: %w", err)
+		return migrationError(fmt.Errorf("partitions: %w", err))
 	}
 	log.Info("schema is ready", "version", SchemaVersion, "migrations", len(results), "partitions", made)
 	return nil
+}
+
+// migrationError tells a server that says no from one that is going away, or busy.
+func migrationError(err error) error {
+	pg := pgError(err)
+	if pg == nil || tryAgain(err) || wrongServer(err) || pg.Code[:2] == "57" || pg.Code[:2] == "53" {
+		return fmt.Errorf("store.Migrate: %w", err)
+	}
+	return fmt.Errorf("store.Migrate: %w: %w%s", ErrMigration, err, hint(pg.Hint))
+}
+
+func hint(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (hint: " + s + ")"
 }
 
 // schemaTable is where goose keeps what was applied; flow_schema_version() reads it.

@@ -40,8 +40,9 @@ func scanToken(r pgx.Rows, k *Token) error {
 }
 
 // CreateToken stores a token; a zero ID is made. ErrConflict (field name) when the user has one of that name.
-func (db *DB) CreateToken(ctx context.Context, k Token) (Token, error) {
-	return writeOne(ctx, db, "CreateToken", insertToken, scanToken, k.args()...)
+func (db *DB) CreateToken(ctx context.Context, k Token) error {
+	_, err := writeOne(ctx, db, "CreateToken", insertToken, scanToken, k.args()...)
+	return err
 }
 
 // TokenByHash finds a token by the SHA-256 of its text. Whether it has expired is the caller's to judge. ErrNotFound too when its user is disabled.

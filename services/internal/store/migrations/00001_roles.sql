@@ -1,5 +1,6 @@
 -- Roles of the platform and what holds for every session of theirs. Roles belong to the whole server, so this file copes with servers that
--- have them already (another database, the postgres job) and with two migrations at once. Passwords and LOGIN are given by who runs the server.
+-- have them already (another database, the postgres job) and with two migrations at once. Passwords are given by who runs the server; without one
+-- nobody logs in, unless the server asks for none (tests).
 
 -- +goose Up
 -- +goose StatementBegin
@@ -11,7 +12,7 @@ BEGIN
     FOR want IN SELECT unnest(ARRAY['flow_owner', 'flow_gateway', 'flow_orchestrator', 'flow_worker']) AS name LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = want.name);
         BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', want.name);
+            EXECUTE format('CREATE ROLE %I LOGIN', want.name);
         EXCEPTION
             WHEN duplicate_object OR unique_violation THEN
                 NULL; -- another migration on this server was faster
