@@ -127,6 +127,7 @@ job "orchestrator" {
       env {
         BIND_ADDRESS     = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR = var.consul_address
+        INSTANCE_ID      = "${NOMAD_ALLOC_ID}"
         LOG_LEVEL        = var.log_level
         METRICS_PORT     = "${NOMAD_PORT_metrics}"
         NODE_ENV         = var.environment

@@ -114,7 +114,7 @@ func sameServer(a, b string) bool {
 
 // sample runs the sample flow through the front door and returns its result.
 func (s settings) sample(ctx context.Context) (string, error) {
-	file := filepath.Join(s.Root, "docs", "examples", "hello.json")
+	file := filepath.Join(s.Root, "scripts", "sample", "hello.json")
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("read the sample flow: %w", err)
