@@ -2,15 +2,50 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
+	"flowplatform/services/internal/live"
 	"flowplatform/services/internal/protocol"
 )
 
-type events struct{}
+// events tells the live view, when there is a Redis.
+type events struct{ client *live.Client }
 
-func newEvents(_ Options, _ *slog.Logger) (*events, error) { return &events{}, nil }
+var errNoRedis = errors.New("REDIS_URL is not set: there are no live events")
 
-func (e *events) publish(context.Context, []protocol.News) error { return nil }
-func (e *events) ping(context.Context) error                     { return nil }
-func (e *events) close(context.Context) error                    { return nil }
+func newEvents(o Options, log *slog.Logger) (*events, error) {
+	if o.RedisURL == "" {
+		return &events{}, nil
+	}
+	c, err := live.Open(live.Options{URL: o.RedisURL, Cluster: o.RedisClusterEnabled, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &events{client: c}, nil
+}
+
+func (e *events) publish(ctx context.Context, news []protocol.News) error {
+	if e.client == nil {
+		return errNoRedis
+	}
+	out := make([]live.Event, len(news))
+	for i, n := range news {
+		out[i] = live.Event{Kind: "execution", Execution: n.Execution.String(), Flow: n.Flow.String(), Status: string(n.State), Attempt: n.Attempt, At: n.At}
+	}
+	return e.client.Append(ctx, out)
+}
+
+func (e *events) ping(ctx context.Context) error {
+	if e.client == nil {
+		return errNoRedis
+	}
+	return e.client.Ping(ctx)
+}
+
+func (e *events) close(context.Context) error {
+	if e.client == nil {
+		return nil
+	}
+	return e.client.Close()
+}
