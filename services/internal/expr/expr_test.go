@@ -191,7 +191,7 @@ func TestCompileErrors(t *testing.T) {
 		`steps.fetch.outputs`:  {"unknown-name", `did you mean "output"?`, 12},
 		`execution.number`:     {"unknown-name", "execution has no", 10},
 		`flow.versoin`:         {"unknown-name", `did you mean "version"?`, 5},
-		`input.x +`:            {"", "unexpected token", 8},
+		`input.x +`:            {"", "ends too early", 8},
 		`now().Year()`:         {"expression-syntax", "values have no methods", 6},
 		`input.a.Foo(1)`:       {"expression-syntax", "values have no methods", 8},
 		`#`:                    {"", "unexpected token", 0},

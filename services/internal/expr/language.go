@@ -91,6 +91,9 @@ var (
 )
 
 func readable(message string) string {
+	if message == "unexpected token EOF" {
+		return "the expression ends too early"
+	}
 	return parsing.ReplaceAllString(tokens.ReplaceAllString(message, "$1"), "")
 }
 

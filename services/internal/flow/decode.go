@@ -35,7 +35,7 @@ type decoder struct {
 // strictness is what reading a flow document asks for beyond reading a value.
 type strictness struct {
 	path       []string
-	duplicates []string // pointers
+	duplicates []Problem
 	raw        map[string]string
 }
 
@@ -224,7 +224,8 @@ func (d *decoder) object() (any, error) {
 func (d *decoder) member(seen map[string]any, key string) {
 	d.strict.path = append(d.strict.path, key)
 	if _, twice := seen[key]; twice {
-		d.strict.duplicates = append(d.strict.duplicates, pointer(d.strict.path...))
+		d.strict.duplicates = append(d.strict.duplicates, Problem{Pointer: pointer(d.strict.path...), Code: "duplicate-key",
+			Message: fmt.Sprintf("the key %s comes twice; readers of JSON would silently take the last one", describe(key))})
 	}
 }
 

@@ -58,12 +58,13 @@ func (c *compiler) unknownPort(ptr string, n *programNode, port string) {
 
 // graph checks what the edges make together, and computes what lies upstream of each node.
 func (c *compiler) graph() {
-	if len(c.def.Nodes) > 0 && len(c.p.triggers) == 0 && !slices.Contains(c.broken, true) {
+	noTrigger := len(c.p.triggers) == 0
+	if noTrigger && !slices.Contains(c.broken, true) {
 		c.add("/nodes", "no-trigger", "the flow has no trigger, so nothing could start it: add a trigger.manual")
 	}
 	for i := range c.p.nodes {
 		n := &c.p.nodes[i]
-		if n.incoming == 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
+		if !noTrigger && n.incoming == 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
 			c.add("/nodes/"+strconv.Itoa(i), "unreachable", "no edge leads to %s, so it would never run: connect it, or remove it", n.id)
 		}
 		if n.onError == OnErrorRoute && !c.broken[i] && !slices.ContainsFunc(n.edges, func(e programEdge) bool { return e.port == PortError }) {

@@ -31,15 +31,34 @@ func Parse(data []byte) (*Definition, []Problem) {
 	if err != nil {
 		return def, []Problem{{Code: "json", Message: err.Error()}}
 	}
-	r := &reader{}
-	for _, p := range d.strict.duplicates {
-		r.add(p, "duplicate-key", "the key %q comes twice; readers of JSON would silently take the last one", p[strings.LastIndexByte(p, '/')+1:])
-	}
+	r := &reader{problems: d.strict.duplicates}
 	r.definition(def, v)
 	if raw, ok := d.strict.raw["inputSchema"]; ok && raw != "null" {
 		def.InputSchema = json.RawMessage(raw)
 	}
 	return def, r.problems
+}
+
+// Load is Parse and Compile with the problems of both, as far as what Parse found leaves Compile something to judge.
+func Load(data []byte, view FlowView, types Types, lang Language) (*Definition, *Program, []Problem) {
+	def, problems := Parse(data)
+	for _, p := range problems {
+		unreadable := strings.HasSuffix(p.Pointer, "/id") || strings.HasSuffix(p.Pointer, "/type") || strings.HasSuffix(p.Pointer, "/from") || strings.HasSuffix(p.Pointer, "/to")
+		if unreadable || strings.Count(p.Pointer, "/") <= 2 && p.Code != "unknown-field" && p.Code != "duplicate-key" {
+			return def, nil, problems
+		}
+	}
+	program, more := Compile(def, view, types, lang)
+	if len(problems) == 0 {
+		return def, program, more
+	}
+	for _, p := range more {
+		known := func(q Problem) bool { return q.Pointer == p.Pointer || strings.HasPrefix(q.Pointer, p.Pointer+"/") }
+		if !slices.ContainsFunc(problems, known) {
+			problems = append(problems, p)
+		}
+	}
+	return def, nil, problems
 }
 
 // reader turns a decoded value into a Definition and notes what is wrong.

@@ -30,6 +30,9 @@ func sortedKeys[T any](m map[string]T) []string {
 
 // DidYouMean gives `; did you mean "x"?` when one of the candidates is close to name, else "".
 func DidYouMean(name string, candidates []string) string {
+	if len(name) < 2 {
+		return ""
+	}
 	best, distance := "", max(1, min(len(name)/3, 3))+1
 	for _, c := range candidates {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(c), distance); d < distance {

@@ -378,3 +378,20 @@ func TestRandomDiffersByPlace(t *testing.T) {
 		seen[n] = true
 	}
 }
+
+// Which failure came first must come out the same when restored, also when the first one is an expression's and so no event.
+func TestTheFirstFailureStaysTheFirst(t *testing.T) {
+	t.Parallel()
+	p := mustCompile(t, chart("s trigger.manual\na http.request {\"url\": \"u\"}\np data.set {\"values\": 1}\nx http.request {\"url\": \"{{ input.nope }}\"}\ns -> a\ns -> p\np -> x"))
+	s := p.Start(record(map[string]any{}))
+	settle(t, s)
+	apply(t, s, failed("a", 1, false, time.Second))
+	events := []flow.Event{{Type: flow.EventSucceeded, Node: "p", Pure: true, At: epoch}, failed("a", 1, false, time.Second)}
+	restored, err := flow.Restore(p, record(map[string]any{}), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Failure().Node != "x" || restored.Failure().Node != "x" || s.Outcome() != flow.Failed || restored.Outcome() != flow.Failed {
+		t.Errorf("live %+v, restored %+v", s.Failure(), restored.Failure())
+	}
+}
