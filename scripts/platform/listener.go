@@ -43,7 +43,15 @@ type portTaken struct {
 }
 
 func (e *portTaken) Error() string {
-	return fmt.Sprintf("port %d, for %s, is taken by %s; stop it, or move ours: make up %s=%d", e.Port, e.What, e.Holder, e.Moves, e.Port+1)
+	return fmt.Sprintf("port %d, for %s, is taken by %s; stop it, or move ours: make up %s=%d", e.Port, e.What, e.Holder, e.Moves, elsewhere(e.Port))
+}
+
+// elsewhere is a port that is likely to be free, also for those that follow it.
+func elsewhere(number int) int {
+	if number < 50000 {
+		return number + 10000
+	}
+	return number - 10000
 }
 
 // requireFree returns a *portTaken when another program has the port.

@@ -26,7 +26,7 @@ func TestTakenPortNamesItsHolderAndTheVariable(t *testing.T) {
 	if taken.Holder.PID != os.Getpid() {
 		t.Errorf("holder = %+v, want this process, %d", taken.Holder, os.Getpid())
 	}
-	for _, want := range []string{strconv.Itoa(number), taken.Holder.Name, "the front door", "FRONT_DOOR_PORT=" + strconv.Itoa(number+1)} {
+	for _, want := range []string{strconv.Itoa(number), taken.Holder.Name, "the front door", "FRONT_DOOR_PORT=" + strconv.Itoa(elsewhere(number))} {
 		if !strings.Contains(taken.Error(), want) {
 			t.Errorf("message %q doesn't say %q", taken, want)
 		}

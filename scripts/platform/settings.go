@@ -17,6 +17,7 @@ type port struct {
 	What     string
 	Default  func(settings) int
 	Search   bool // the next free one is taken when the default is in use: nobody needs to know its number
+	Follows  bool // its default depends on another one
 	User     bool // worth telling in the usage
 }
 
@@ -30,12 +31,12 @@ func ports() []port {
 	return []port{
 		{Variable: "FRONT_DOOR_PORT", What: "the front door", Default: fixed(8080), User: true},
 		{Variable: "CONSUL_PORT", What: "Consul's HTTP API and UI", Default: fixed(8500), User: true},
-		{Variable: "CONSUL_RPC_PORT", What: "Consul's servers", Default: near("CONSUL_PORT", -200)},
-		{Variable: "CONSUL_SERF_PORT", What: "Consul's gossip", Default: near("CONSUL_PORT", -199)},
+		{Variable: "CONSUL_RPC_PORT", What: "Consul's servers", Default: near("CONSUL_PORT", -200), Follows: true},
+		{Variable: "CONSUL_SERF_PORT", What: "Consul's gossip", Default: near("CONSUL_PORT", -199), Follows: true},
 		{Variable: "NOMAD_PORT", What: "Nomad's HTTP API and UI", Default: fixed(4646), User: true},
-		{Variable: "NOMAD_RPC_PORT", What: "Nomad's servers", Default: near("NOMAD_PORT", 1)},
-		{Variable: "NOMAD_SERF_PORT", What: "Nomad's gossip", Default: near("NOMAD_PORT", 2)},
-		{Variable: "NOMAD_CLIENT_PORT", What: "Nomad's client", Default: near("NOMAD_PORT", 10)},
+		{Variable: "NOMAD_RPC_PORT", What: "Nomad's servers", Default: near("NOMAD_PORT", 1), Follows: true},
+		{Variable: "NOMAD_SERF_PORT", What: "Nomad's gossip", Default: near("NOMAD_PORT", 2), Follows: true},
+		{Variable: "NOMAD_CLIENT_PORT", What: "Nomad's client", Default: near("NOMAD_PORT", 10), Follows: true},
 		{Variable: "ARTIFACTS_PORT", What: "the artifacts", Default: fixed(16080), Search: true},
 		{Variable: "POSTGRES_PORT", What: "PostgreSQL", Default: fixed(15432), Search: true},
 		{Variable: "RABBITMQ_PORT", What: "RabbitMQ", Default: fixed(15671), Search: true},
@@ -155,7 +156,14 @@ func (s settings) search(free func(int) bool) error {
 
 // remember writes the ports down for the runs to come.
 func (s settings) remember() error {
-	b, err := json.MarshalIndent(s.Ports, "", "  ")
+	kept := map[string]int{}
+	for _, p := range ports() {
+		// One that follows another is not written down: it goes along when that one is moved.
+		if !p.Follows || s.Ports[p.Variable] != p.Default(s) {
+			kept[p.Variable] = s.Ports[p.Variable]
+		}
+	}
+	b, err := json.MarshalIndent(kept, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode ports: %w", err)
 	}

@@ -85,6 +85,10 @@ func TestPortsAreRememberedAndFollowEachOther(t *testing.T) {
 	if again.Ports["FRONT_DOOR_PORT"] != 9090 || again.Ports["POSTGRES_PORT"] != 15434 {
 		t.Errorf("remembered: front door %d, PostgreSQL %d", again.Ports["FRONT_DOOR_PORT"], again.Ports["POSTGRES_PORT"])
 	}
+	moved, err := readSettings(environment(map[string]string{dataDirVariable: dir, "CONSUL_PORT": "28500"}))
+	if err != nil || moved.Ports["CONSUL_RPC_PORT"] != 28300 {
+		t.Errorf("Consul moved, its RPC port is %d (%v), want it to follow to 28300", moved.Ports["CONSUL_RPC_PORT"], err)
+	}
 	// What runs there now is ours: a taken port is not searched for again.
 	if err := again.search(func(int) bool { return false }); err != nil || again.Ports["POSTGRES_PORT"] != 15434 {
 		t.Errorf("a settled port moved to %d (%v)", again.Ports["POSTGRES_PORT"], err)
