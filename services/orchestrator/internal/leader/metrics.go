@@ -23,6 +23,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		renewFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "flow_leader_renewals_failed_total", Help: "Renewals of the leader's session that failed; they are tried again until the trust window closes."}),
 		ended:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flow_leader_terms_ended_total", Help: "Terms that ended, by reason: stop, window, lost, work."}, []string{"reason"}),
 	}
+	for _, r := range []string{"stop", "window", "lost", "work"} {
+		m.ended.WithLabelValues(r)
+	}
 	reg.MustRegister(m.state, m.term, m.consul, m.elected, m.renewFailed, m.ended)
 	return m
 }
