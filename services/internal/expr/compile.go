@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/expr-lang/expr/ast"
@@ -256,7 +255,7 @@ func truthAny(v any, where string) (any, error) {
 }
 
 func (c *compiler) matches(x *ast.BinaryNode, left, right evaluator) evaluator {
-	var fixed *regexp.Regexp
+	var fixed matcher
 	if s, ok := x.Right.(*ast.StringNode); ok {
 		re, err := pattern(s.Value)
 		if err != nil {
@@ -274,7 +273,7 @@ func (c *compiler) matches(x *ast.BinaryNode, left, right evaluator) evaluator {
 			return nil, fmt.Errorf("matches looks at a string, not %s", kind(v))
 		}
 		re := fixed
-		if re == nil {
+		if re.Regexp == nil {
 			if v, err = right(f); err != nil {
 				return nil, err
 			}
@@ -282,7 +281,10 @@ func (c *compiler) matches(x *ast.BinaryNode, left, right evaluator) evaluator {
 				return nil, err
 			}
 		}
-		return re.MatchString(s), f.spend(1 + len(s)/8)
+		if err := re.over(f, s); err != nil {
+			return nil, err
+		}
+		return re.MatchString(s), nil
 	}
 }
 

@@ -153,6 +153,7 @@ func TestEvalErrors(t *testing.T) {
 		`let a = 1..9999; toJSON(map(a, map(a, a)))`:                      `budget`,
 		`let a = repeat("x", 100000); let b = map(1..1000, a); toJSON(b)`: `too large`,
 		`"x" matches "` + strings.Repeat("a", 995) + `(" + input.name`:    `no regular expression`,
+		`repeat("a", 1000000) matches "((a?){500})(a{500})$"`:             `too many steps`,
 		`sort([1, "a"])`:        `can't compare`,
 		`addMonths(now(), "x")`: `argument 2 is a string`,
 		`date("2026-13-01")`:    `is no time`,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 
@@ -56,7 +57,7 @@ func Functions() []Function {
 }
 
 func functions() []*function {
-	return slices.Concat(textFunctions(), numberFunctions(), listFunctions(), timeFunctions(), codecFunctions())
+	return slices.Concat(generalFunctions(), textFunctions(), numberFunctions(), listFunctions(), objectFunctions(), timeFunctions(), codecFunctions(), hashFunctions())
 }
 
 func formDocs() map[string]string {
@@ -142,26 +143,40 @@ func text(v any) (string, error) {
 
 var errPattern = errors.New("a pattern has at most 1,000 characters")
 
-// pattern compiles a regular expression (RE2: no back references, linear time).
-func pattern(s string) (*regexp.Regexp, error) {
+// matcher is a regular expression (RE2: no back references, linear time) and what it costs: time goes with the text times the size of its program.
+type matcher struct {
+	*regexp.Regexp
+	size int
+}
+
+func pattern(s string) (matcher, error) {
 	if len(s) > 1000 {
-		return nil, errPattern
+		return matcher{}, errPattern
 	}
 	re, err := regexp.Compile(s)
 	if err != nil {
-		return nil, fmt.Errorf("the pattern %s is no regular expression: %w", show(s), err)
+		return matcher{}, fmt.Errorf("the pattern %s is no regular expression: %w", show(s), err)
 	}
-	return re, nil
+	size := len(s)
+	if tree, err := syntax.Parse(s, syntax.Perl); err == nil {
+		if program, err := syntax.Compile(tree.Simplify()); err == nil {
+			size = len(program.Inst)
+		}
+	}
+	return matcher{re, size}, nil
 }
 
+// over charges for one look at a text.
+func (m matcher) over(f *frame, s string) error { return f.spend(1 + len(s)*m.size/256) }
+
 // dynamicPattern compiles a pattern that is only known now.
-func (f *frame) dynamicPattern(v any) (*regexp.Regexp, error) {
+func (f *frame) dynamicPattern(v any) (matcher, error) {
 	s, ok := v.(string)
 	if !ok {
-		return nil, fmt.Errorf("a pattern is a string, not %s", kind(v))
+		return matcher{}, fmt.Errorf("a pattern is a string, not %s", kind(v))
 	}
 	if err := f.spend(100 + 20*len(s)); err != nil {
-		return nil, err
+		return matcher{}, err
 	}
 	return pattern(s)
 }

@@ -15,7 +15,7 @@ import (
 	"flowplatform/services/internal/flow"
 )
 
-func codecFunctions() []*function {
+func hashFunctions() []*function {
 	digest := func(name string, make func() hash.Hash) *function {
 		return &function{name, 1, 1, name + "(text): in hexadecimal", func(f *frame, args []any) (any, error) {
 			s, err := str(args, 0)
@@ -42,6 +42,13 @@ func codecFunctions() []*function {
 			return hex.EncodeToString(h.Sum(nil)), f.spend(len(s) / 32)
 		}}
 	}
+	return []*function{
+		digest("sha256", sha256.New), digest("sha512", sha512.New), digest("sha1", sha1.New), digest("md5", md5.New),
+		mac("hmacSha256", sha256.New), mac("hmacSha512", sha512.New),
+	}
+}
+
+func codecFunctions() []*function {
 	code := func(name, doc string, run func(string) (string, error)) *function {
 		return &function{name, 1, 1, doc, func(f *frame, args []any) (any, error) {
 			s, err := str(args, 0)
@@ -59,8 +66,6 @@ func codecFunctions() []*function {
 		}}
 	}
 	return []*function{
-		digest("sha256", sha256.New), digest("sha512", sha512.New), digest("sha1", sha1.New), digest("md5", md5.New),
-		mac("hmacSha256", sha256.New), mac("hmacSha512", sha512.New),
 		code("toBase64", "toBase64(text)", func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil }),
 		code("fromBase64", "fromBase64(text): as text; bytes that are no UTF-8 become U+FFFD", func(s string) (string, error) {
 			b, err := base64.StdEncoding.DecodeString(s)
@@ -77,35 +82,39 @@ func codecFunctions() []*function {
 			}
 			return out, nil
 		}),
-		{"toJSON", 1, 1, "toJSON(x): as JSON, keys sorted, numbers exact", func(f *frame, args []any) (any, error) {
-			v, err := leave(args[0])
-			if err == nil {
-				v, err = flow.CanonicalWithin(v, MaxMemory)
-			}
-			if err != nil {
-				return nil, err
-			}
-			b, err := flow.EncodeValue(v)
-			if err != nil {
-				return nil, err
-			}
-			if err := f.spend(len(b) / 16); err != nil {
-				return nil, err
-			}
-			return string(b), f.grow(len(b))
-		}},
-		{"fromJSON", 1, 1, "fromJSON(text): the value, numbers exact", func(f *frame, args []any) (any, error) {
-			s, err := str(args, 0)
-			if err != nil {
-				return nil, err
-			}
-			if err := f.spend(len(s) / 16); err != nil {
-				return nil, err
-			}
-			if err := f.grow(8 * len(s)); err != nil {
-				return nil, err
-			}
-			return flow.DecodeValue([]byte(s))
-		}},
+		{"toJSON", 1, 1, "toJSON(x): as JSON, keys sorted, numbers exact", toJSON},
+		{"fromJSON", 1, 1, "fromJSON(text): the value, numbers exact", fromJSON},
 	}
+}
+
+func toJSON(f *frame, args []any) (any, error) {
+	v, err := leave(args[0])
+	if err == nil {
+		v, err = flow.CanonicalWithin(v, MaxMemory)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := flow.EncodeValue(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.spend(len(b) / 16); err != nil {
+		return nil, err
+	}
+	return string(b), f.grow(len(b))
+}
+
+func fromJSON(f *frame, args []any) (any, error) {
+	s, err := str(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.spend(len(s) / 16); err != nil {
+		return nil, err
+	}
+	if err := f.grow(8 * len(s)); err != nil {
+		return nil, err
+	}
+	return flow.DecodeValue([]byte(s))
 }

@@ -11,15 +11,6 @@ import (
 
 func listFunctions() []*function {
 	return []*function{
-		{"len", 1, 1, "len(x): how many elements, keys or characters", length},
-		{"type", 1, 1, `type(x): "null", "bool", "int", "float", "number", "string", "list", "object", "time", "duration"`, func(_ *frame, args []any) (any, error) { return typeName(args[0]), nil }},
-		{"string", 1, 1, "string(x): as text; null is empty, lists and objects are JSON", func(f *frame, args []any) (any, error) {
-			s, err := text(args[0])
-			if err != nil {
-				return nil, err
-			}
-			return s, f.grow(len(s))
-		}},
 		{"first", 1, 1, "first(list): its first element, or null", func(_ *frame, args []any) (any, error) { return end(args, true) }},
 		{"last", 1, 1, "last(list): its last element, or null", func(_ *frame, args []any) (any, error) { return end(args, false) }},
 		{"take", 2, 2, "take(list, n): its first n elements", func(f *frame, args []any) (any, error) {
@@ -82,6 +73,25 @@ func listFunctions() []*function {
 			return f.sorted(l, l, direction)
 		}},
 		{"chunk", 2, 2, "chunk(list, n): lists of n elements each", chunk},
+	}
+}
+
+func generalFunctions() []*function {
+	return []*function{
+		{"len", 1, 1, "len(x): how many elements, keys or characters", length},
+		{"type", 1, 1, `type(x): "null", "bool", "int", "float", "number", "string", "list", "object", "time", "duration"`, func(_ *frame, args []any) (any, error) { return typeName(args[0]), nil }},
+		{"string", 1, 1, "string(x): as text; null is empty, lists and objects are JSON", func(f *frame, args []any) (any, error) {
+			s, err := text(args[0])
+			if err != nil {
+				return nil, err
+			}
+			return s, f.grow(len(s))
+		}},
+	}
+}
+
+func objectFunctions() []*function {
+	return []*function{
 		{"keys", 1, 1, "keys(object): its keys, sorted", func(f *frame, args []any) (any, error) {
 			return pairs(f, args, func(k string, _ any) any { return k })
 		}},

@@ -224,7 +224,7 @@ func regexFind(f *frame, args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.spend(len(s) / 8); err != nil {
+	if err := re.over(f, s); err != nil {
 		return nil, err
 	}
 	groups := re.FindStringSubmatch(s)
@@ -251,7 +251,7 @@ func regexReplace(f *frame, args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.spend(len(s) / 8); err != nil {
+	if err := re.over(f, s); err != nil {
 		return nil, err
 	}
 	matches := re.FindAllStringSubmatchIndex(s, -1)
