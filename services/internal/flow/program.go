@@ -1,9 +1,6 @@
 package flow
 
-import (
-	"math/bits"
-	"time"
-)
+import "time"
 
 // Program is a flow that Compile accepted: immutable, and shared by all executions of its version, in any number of goroutines.
 type Program struct {
@@ -45,14 +42,6 @@ func (b bitset) add(other bitset) {
 	for i, w := range other {
 		b[i] |= w
 	}
-}
-
-func (b bitset) count() int {
-	n := 0
-	for _, w := range b {
-		n += bits.OnesCount64(w)
-	}
-	return n
 }
 
 // Definition is the document that the program was made of, with every typeVersion filled in. It must not be changed.

@@ -367,8 +367,8 @@ func TestRandomDiffersByPlace(t *testing.T) {
 		settle(t, s)
 		return encode(t, s.Output())
 	}
-	if run("one") != run("one") || run("one") == run("two") {
-		t.Errorf("%s %s", run("one"), run("two"))
+	if first, again, other := run("one"), run("one"), run("two"); first != again || first == other {
+		t.Errorf("%s, again %s, another execution %s", first, again, other)
 	}
 	seen := map[string]bool{}
 	for _, n := range strings.FieldsFunc(run("one"), func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
