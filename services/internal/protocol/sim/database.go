@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,6 +19,7 @@ var errAway = errors.New("the database is away, or a lock was not to be had")
 type database struct {
 	execs    []*execution
 	sessions []*session
+	dead     []protocol.DeadLetter
 	downTill int64
 	downFrom int64
 }
@@ -25,7 +27,8 @@ type database struct {
 type execution struct {
 	exists  bool
 	row     protocol.Row
-	shape   int // index into shapes
+	shape   int           // index into shapes
+	facts   protocol.Task // what the task says that is not in the row
 	reports []protocol.StoredReport
 	waits   []protocol.OpenWait
 	result  *protocol.FinalResult
@@ -188,9 +191,11 @@ func (t *txn) Lock(_ context.Context, ids []protocol.ID) ([]protocol.Row, error)
 		return nil, err
 	}
 	var rows []protocol.Row
-	for _, id := range ids {
-		e := t.s.db.execs[indexOf(id)]
-		if !e.exists {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b protocol.ID) int { return slices.Compare(a[:], b[:]) })
+	for _, id := range slices.Compact(ids) {
+		e := t.s.execution(id)
+		if e == nil || !e.exists {
 			continue
 		}
 		if err := t.acquire(&e.lock); err != nil {
@@ -233,7 +238,7 @@ func (t *txn) OpenWaits(_ context.Context, ids []protocol.ID) ([]protocol.OpenWa
 	}
 	var out []protocol.OpenWait
 	for _, id := range ids {
-		for _, w := range t.s.db.execs[indexOf(id)].waits {
+		for _, w := range t.s.execution(id).waits {
 			if w.Met.IsZero() {
 				out = append(out, w)
 			}
@@ -258,6 +263,9 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 	for _, r := range c.Reports {
 		e := db.execs[indexOf(r.Execution)]
 		e.reports = append(e.reports, r)
+		slices.SortStableFunc(e.reports, func(a, b protocol.StoredReport) int {
+			return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Seq, b.Seq))
+		})
 	}
 	for _, r := range c.Results {
 		db.execs[indexOf(r.ID)].result = &r
@@ -279,6 +287,8 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 		}
 	}
 	for _, d := range c.Dead {
+		d.ID, d.At = idOf('d', len(db.dead)+1), s.time()
+		db.dead = append(db.dead, d)
 		if d.Reason != "poison" { // poison is what the rules want; nothing else may be parked
 			s.Counts.Parked++
 			s.tr("dead letter: %s %s", d.Reason, d.Detail)
@@ -286,9 +296,18 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 	}
 }
 
+func (s *Sim) execution(id protocol.ID) *execution {
+	if i := indexOf(id); id[0] == 'e' && i < len(s.db.execs) {
+		return s.db.execs[i]
+	}
+	return nil
+}
+
 func (s *Sim) session(id protocol.ID) *session {
-	if i := indexOf(id); !id.IsZero() && i < len(s.db.sessions) {
-		return s.db.sessions[i]
+	for _, se := range s.db.sessions {
+		if se.ID == id && !id.IsZero() {
+			return se
+		}
 	}
 	return nil
 }
@@ -297,8 +316,12 @@ func (t *txn) OpenSession(_ context.Context, req protocol.OpenSessionRequest) er
 	if err := t.statement(); err != nil {
 		return err
 	}
-	se := t.s.session(req.Session)
 	t.ops = append(t.ops, func() {
+		se := t.s.session(req.Session)
+		if se == nil {
+			se = &session{Session: protocol.Session{ID: req.Session, Worker: req.Worker}}
+			t.s.db.sessions = append(t.s.db.sessions, se)
+		}
 		if se.Beat == 0 {
 			se.Beat, se.Alive = 1, true
 		}
@@ -313,7 +336,7 @@ func (t *txn) Beat(_ context.Context, ids []protocol.ID) (map[protocol.ID]bool, 
 	out := map[protocol.ID]bool{}
 	for _, id := range ids {
 		se := t.s.session(id)
-		if se == nil || !se.Alive {
+		if se == nil || !se.Alive || out[id] {
 			continue
 		}
 		if err := t.acquire(&se.lock); err != nil {
@@ -384,12 +407,16 @@ func (st store) Tasks(_ context.Context, ids []protocol.ID) ([]protocol.Task, er
 	}
 	var out []protocol.Task
 	for _, id := range ids {
-		e := st.p.s.db.execs[indexOf(id)]
-		r := e.row
-		if !e.exists || r.State != protocol.Queued || r.Hold != "" || !r.Owner.IsZero() {
+		e := st.p.s.execution(id)
+		if e == nil || !e.exists {
 			continue
 		}
-		t := protocol.Task{V: protocol.SchemaVersion, ID: id, Attempt: r.Attempt, Shard: r.Shard, Version: e.shape, Trigger: "manual", CreatedAt: epoch, Suspect: r.Deaths >= protocol.SuspectDeaths}
+		r := e.row
+		if r.State != protocol.Queued || r.Hold != "" || !r.Owner.IsZero() {
+			continue
+		}
+		t := e.facts
+		t.V, t.ID, t.Attempt, t.Shard, t.Suspect = protocol.SchemaVersion, id, r.Attempt, r.Shard, r.Deaths >= protocol.SuspectDeaths
 		for _, rep := range e.reports {
 			t.Steps = append(t.Steps, rep.Events)
 		}
@@ -403,7 +430,7 @@ func (st store) MarkHanded(_ context.Context, handed []protocol.Handed) error {
 		return err
 	}
 	for _, h := range handed {
-		if e := st.p.s.db.execs[indexOf(h.ID)]; e.row.State == protocol.Queued && e.lock.held == nil {
+		if e := st.p.s.execution(h.ID); e != nil && e.row.State == protocol.Queued && e.lock.held == nil {
 			e.row.Handed = max(e.row.Handed, h.Attempt)
 		}
 	}
@@ -440,7 +467,18 @@ func (st store) DueWaits(_ context.Context, horizon time.Duration, limit int) ([
 	return out[:min(len(out), limit)], now, nil
 }
 
-func (st store) Overdue(context.Context, int) ([]protocol.ID, error) { return nil, st.read() }
+func (st store) Overdue(_ context.Context, limit int) ([]protocol.ID, error) {
+	if err := st.read(); err != nil {
+		return nil, err
+	}
+	var out []protocol.ID
+	for i, e := range st.p.s.db.execs {
+		if d := e.facts.Deadline; e.exists && !e.row.State.Final() && e.row.Cancel == "" && !d.IsZero() && !d.After(st.p.s.time()) && len(out) < limit {
+			out = append(out, idOf('e', i))
+		}
+	}
+	return out, nil
+}
 
 func (st store) LiveSessions(context.Context) ([]protocol.Session, error) {
 	if err := st.read(); err != nil {
@@ -482,6 +520,7 @@ func (t *txn) insert(i, shape int) error {
 	at := t.s.time()
 	t.ops = append(t.ops, func() {
 		e.exists, e.shape = true, shape
+		e.facts = protocol.Task{Version: shape, Trigger: "manual", CreatedAt: epoch}
 		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, QueuedAt: at}
 	})
 	return nil

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"flag"
+	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -10,9 +12,16 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 200, "schedules to run in TestSeeds")
+	seeds = flag.Int("seeds", fromEnvironment("FLOW_SIM_SEEDS", 200), "schedules to run in TestSeeds")
 	first = flag.Uint64("first", 1, "the first seed")
 )
+
+func fromEnvironment(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
 
 // sweep runs n seeds on all cores and returns the violations by seed, and the counts.
 func sweep(o Options, from uint64, n int, stopAtFirst bool) (map[uint64]*Sim, Counts) {
