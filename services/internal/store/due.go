@@ -82,8 +82,9 @@ func (db *DB) Overdue(ctx context.Context, limit int) ([]protocol.ID, error) {
 	var found []row
 	err := db.read(ctx, db.primary, "Overdue", func(c *pgxpool.Conn) error {
 		var b pgx.Batch
-		b.Queue(`SELECT clock_timestamp()`)
-		b.Queue(`SELECT id, deadline FROM executions WHERE deadline IS NOT NULL AND deadline >= $1 AND deadline <= clock_timestamp()
+		// now(), not clock_timestamp(): a volatile function can't bound an index scan.
+		b.Queue(`SELECT now()`)
+		b.Queue(`SELECT id, deadline FROM executions WHERE deadline IS NOT NULL AND deadline >= $1 AND deadline <= now()
 			AND state IN ('queued', 'running', 'waiting') AND cancel = '' ORDER BY deadline LIMIT $2`, s.from, limit)
 		res := c.SendBatch(ctx, &b)
 		defer res.Close()

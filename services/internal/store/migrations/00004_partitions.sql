@@ -32,7 +32,6 @@ BEGIN
             CONTINUE WHEN EXISTS (
                 SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                 WHERE i.inhparent = parent.name::regclass AND c.relname = part);
-            EXECUTE format('DROP TABLE IF EXISTS %I', part); -- half made by a crash: never attached, so it is empty
             EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) %s', part, parent.name, parent.options);
             EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent.name, part,
                 flow_first_id(day::timestamp AT TIME ZONE 'UTC'), flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC'));
