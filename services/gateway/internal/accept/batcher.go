@@ -236,10 +236,10 @@ func (b *Batcher) commit(batch []*group) {
 func (b *Batcher) committed(rows []store.NewExecution, result []store.Inserted) {
 	fresh := rows
 	for i := range result {
-		if result[i].Duplicate || result[i].Conflict {
+		if !isNew(&result[i]) {
 			fresh = make([]store.NewExecution, 0, len(rows))
 			for j := range rows {
-				if !result[j].Duplicate && !result[j].Conflict {
+				if isNew(&result[j]) {
 					fresh = append(fresh, rows[j])
 				}
 			}
@@ -251,6 +251,8 @@ func (b *Batcher) committed(rows []store.NewExecution, result []store.Inserted) 
 		b.o.Committed(fresh)
 	}
 }
+
+func isNew(r *store.Inserted) bool { return !r.Duplicate && !r.Conflict && r.Err == nil }
 
 // insert inserts in one transaction, and finds out what became of a commit whose answer was lost.
 func (b *Batcher) insert(rows []store.NewExecution) ([]store.Inserted, error) {

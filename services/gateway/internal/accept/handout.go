@@ -37,7 +37,7 @@ type HandOutOptions struct {
 	RetryEvery time.Duration // how often tasks that were not confirmed are tried again; default 1 s
 	MostBytes  int           // inputs that may wait to be published; default 64 MiB
 	MostRetry  int           // ids that are kept for another try; default 50,000
-	Limit      int           // rows in the database that nobody has handed out, from which on Full says so; default 100,000
+	Limit      int           // rows in the database that nobody has handed out, from which on Full says so; default 50,000; the count ends at 100,000
 }
 
 // HandOut publishes the tasks of committed executions and marks what the broker has. It never holds anybody up: what it can't do is left to the
@@ -66,7 +66,7 @@ func NewHandOut(o HandOutOptions) *HandOut {
 	o.RetryEvery = cmp.Or(o.RetryEvery, time.Second)
 	o.MostBytes = cmp.Or(o.MostBytes, 64<<20)
 	o.MostRetry = cmp.Or(o.MostRetry, 50_000)
-	o.Limit = cmp.Or(o.Limit, 100_000)
+	o.Limit = cmp.Or(o.Limit, 50_000)
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &HandOut{o: o, wake: make(chan struct{}, 1), stop: cancel}
 	h.running.Go(func() { h.publishAll(ctx) })
@@ -139,6 +139,9 @@ func (h *HandOut) publishAll(ctx context.Context) {
 
 // publish publishes the task of a row as it was committed: attempt 1, no steps.
 func (h *HandOut) publish(r *store.NewExecution) {
+	if r.Hold != "" {
+		return
+	}
 	if len(r.Input) > protocol.MaxInline || h.o.Messages.Ready() != nil {
 		h.keep(r.ID) // large inputs go by reference: the task is made from the row
 		return
@@ -252,7 +255,7 @@ func (h *HandOut) look(ctx context.Context) {
 		return
 	}
 	h.count.Store(int64(n))
-	if full := n > h.o.Limit; h.full.Swap(full) != full {
+	if full := n >= h.o.Limit; h.full.Swap(full) != full {
 		h.o.Log.Warn("hand-out", "full", full, "unhanded", n, "limit", h.o.Limit)
 	}
 }

@@ -23,6 +23,7 @@ var (
 type lookups interface {
 	UserByID(ctx context.Context, id protocol.ID) (store.User, error)
 	TokenByHash(ctx context.Context, hash []byte) (store.Token, error)
+	TouchToken(ctx context.Context, id protocol.ID) error
 }
 
 // How long an answer about a token is believed, and how many are remembered.
@@ -114,6 +115,9 @@ func (a *Authenticator) find(ctx context.Context, token string, hash digest) (*r
 			return nil, err
 		}
 		r.ends = t.ExpiresAt
+		if a.now().Sub(t.LastUsedAt) > time.Minute {
+			_ = a.db.TouchToken(ctx, t.ID) // for people; not worth an error
+		}
 		who.User, who.Token, who.TokenName, who.RateLimit, who.Role = t.UserID, t.ID, t.Name, t.RateLimit, ParseRole(t.Role)
 		who.key = "token:" + t.ID.String()
 	} else {

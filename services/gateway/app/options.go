@@ -1,0 +1,48 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"flowplatform/services/internal/env"
+)
+
+// Options of a gateway, read from its environment.
+type Options struct {
+	env.Common
+	Port               int    `env:"PORT" envDefault:"3001" min:"0" max:"65535" desc:"API, documentation, /healthz and /readyz; 0: any"`
+	MetricsPort        int    `env:"METRICS_PORT" envDefault:"9090" min:"0" max:"65535" desc:"/metrics, /healthz and /readyz; 0: any"`
+	DatabaseReplicaURL string `env:"DATABASE_REPLICA_URL" secret:"true" desc:"PostgreSQL read replica, for lists; without it they go to the primary"`
+	DatabasePoolSize   int    `env:"DATABASE_POOL_SIZE" envDefault:"20" min:"4" max:"500" desc:"connections to PostgreSQL"`
+	RabbitMQPrefetch   int    `env:"RABBITMQ_PREFETCH" envDefault:"10" min:"1" max:"10000" desc:"accepted for all services; the gateway consumes nothing yet"`
+	JWTSecret          string `env:"JWT_SECRET" secret:"true" required:"true" desc:"signs access tokens, at least 16 characters; the same for all gateways"`
+	APIRateLimit       int    `env:"API_RATE_LIMIT" envDefault:"1000" min:"1" max:"100000000" desc:"requests a minute and client"`
+	CredentialsKey     string `env:"CREDENTIALS_KEY" secret:"true" desc:"encrypts credentials; not used yet"`
+	WSPort             int    `env:"WS_PORT" min:"0" max:"65535" desc:"port of the WebSocket, PORT if not set; not used yet"`
+	WSCORSOrigins      string `env:"WS_CORS_ORIGINS" desc:"origins that may open the WebSocket; not used yet"`
+	TrustedProxies     string `env:"TRUSTED_PROXIES" envDefault:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16" desc:"networks whose X-Forwarded-For is believed, by comma"`
+	UnhandedLimit      int    `env:"ACCEPT_UNHANDED_LIMIT" envDefault:"50000" min:"1" max:"100000" desc:"accepted executions that may wait for RabbitMQ before new ones are refused with 503"`
+}
+
+// proxies reads TrustedProxies, and checks what tags can't.
+func (o *Options) proxies() ([]netip.Prefix, error) {
+	var errs []error
+	if len(o.JWTSecret) < 16 {
+		errs = append(errs, errors.New("JWT_SECRET is too short: at least 16 characters"))
+	}
+	var out []netip.Prefix
+	for _, s := range strings.Split(o.TrustedProxies, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("TRUSTED_PROXIES: %q is not a network like 10.0.0.0/8", s))
+			continue
+		}
+		out = append(out, p)
+	}
+	return out, errors.Join(errs...)
+}
