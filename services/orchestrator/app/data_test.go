@@ -409,3 +409,50 @@ func TestTheAPIWantsItsToken(t *testing.T) {
 		}
 	}
 }
+
+// GO-4: a release replaces one orchestrator after the other under load. Each is out quickly, and nothing is lost or done twice.
+func TestARelease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, servers{})
+	a, b := w.process(t, "a1"), w.process(t, "b1")
+	c := w.process(t, "a2") // the canary, before the first goes
+	h := w.hand(t, a.base, b.base, c.base)
+	const n, steps = 600, 3
+	ids := w.insert(t, n)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var next atomic.Int64
+	var runs sync.WaitGroup
+	for range 16 {
+		runs.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				h.run(ctx, t, ids[i], i, steps)
+			}
+		})
+	}
+	for _, p := range []*process{a, b} {
+		at := next.Load() + 50
+		testkit.Eventually(t, 30*time.Second, "the load goes on", func() error {
+			if next.Load() < min(at, n) {
+				return errors.New("it stands")
+			}
+			return nil
+		})
+		begin := time.Now()
+		if !p.Terminate(10*time.Second) || p.Err() != nil {
+			t.Fatalf("%s did not stop well: %v\n%s", p.Name, p.Err(), p.Output())
+		}
+		t.Logf("%s was out %v after SIGTERM", p.Name, time.Since(begin))
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("a stop took %v", took)
+		}
+	}
+	runs.Wait()
+	w.states(t, 30*time.Second, fmt.Sprintf("succeeded|%d", n))
+	if got := w.sql(t, "SELECT count(*), count(DISTINCT execution_id), max(attempt) FROM reports"); got != fmt.Sprintf("%d|%d|1", n*(steps+1), n) {
+		t.Errorf("reports %s, want %d of %d", got, n*(steps+1), n)
+	}
+	if got := w.sql(t, "SELECT count(*) FROM dead_letters"); got != "0" {
+		t.Errorf("%s dead letters", got)
+	}
+}

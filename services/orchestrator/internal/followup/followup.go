@@ -44,21 +44,26 @@ type Followup struct {
 	news    *outbox[protocol.News]
 	told    *outbox[protocol.CancelOrder]
 	stop    context.CancelFunc
+	hush    context.CancelFunc // of what is only nice to have
 	running sync.WaitGroup
 }
+
+// hushAfter is how long a stop waits for the live view: longer, it would only wait for a Redis that is away.
+const hushAfter = 200 * time.Millisecond
 
 // New returns a Followup that has begun to work; Stop ends it.
 func New(o Options) *Followup {
 	ctx, cancel := context.WithCancel(context.Background())
+	nice, hush := context.WithCancel(ctx)
 	f := &Followup{
-		o: o, metrics: newMetrics(o.Registerer), stop: cancel,
+		o: o, metrics: newMetrics(o.Registerer), stop: cancel, hush: hush,
 		handOut: newOutbox[protocol.ID](maxHandOut),
 		news:    newOutbox[protocol.News](maxNews),
 		told:    newOutbox[protocol.CancelOrder](maxTold),
 	}
 	f.running.Go(func() { drain(ctx, f.handOut, 10*time.Second, f.publish) })
-	f.running.Go(func() { drain(ctx, f.news, 2*time.Second, f.tell) })
-	f.running.Go(func() { drain(ctx, f.told, 2*time.Second, f.control) })
+	f.running.Go(func() { drain(nice, f.news, 2*time.Second, f.tell) })
+	f.running.Go(func() { drain(nice, f.told, 2*time.Second, f.control) })
 	return f
 }
 
@@ -74,6 +79,9 @@ func (f *Followup) Stop(ctx context.Context) error {
 	f.handOut.close()
 	f.news.close()
 	f.told.close()
+	defer f.stop()
+	quiet := time.AfterFunc(hushAfter, f.hush)
+	defer quiet.Stop()
 	ended := make(chan struct{})
 	go func() { f.running.Wait(); close(ended) }()
 	select {
@@ -82,7 +90,6 @@ func (f *Followup) Stop(ctx context.Context) error {
 		f.stop()
 		<-ended
 	}
-	f.stop()
 	return nil
 }
 
