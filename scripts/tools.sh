@@ -8,8 +8,9 @@ tool() {
   printf '%s\n' "$dir/$1"
 }
 
-# ensure_tools: everything that builds and tests need, and the directory of nomad and consul in FLOW_BIN_DIR.
+# ensure_tools: everything that builds and tests need; tests find nomad and consul in FLOW_BIN_DIR and FLOW_CONSUL_BIN.
 ensure_tools() {
   export FLOW_BIN_DIR="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/flowplatform/bin"
+  export FLOW_CONSUL_BIN="$FLOW_BIN_DIR/consul"
   scripts/install --role dev --bin-dir "$FLOW_BIN_DIR" --quiet
 }
