@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -282,4 +283,27 @@ func TestWhatTheLeaderLooksAfter(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// MQ-4: tasks that no queue takes are not lost: an orchestrator declares the queue, and they follow.
+func TestQueuesThatAreMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, servers{})
+	w.consul = testkit.Consul(t).Address()
+	w.orchestrator(t, "a")
+	w.leads(t, 0, 15*time.Second)
+	conn := broker.Dial(broker.Options{URL: w.amqp, Exchange: "flow_orchestration", Name: "test", Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(func() { _ = conn.Close() })
+	w.rabbit.MustCtl(t, "--vhost", w.vhost, "delete_queue", broker.TaskQueue("default", "normal"))
+	w.insert(t, 10, func(_ int, n *store.NewExecution) { n.Pool = "gpu" })
+	w.insert(t, 20)
+	for pool, want := range map[string]int{"gpu": 10, "default": 20} {
+		testkit.Eventually(t, 15*time.Second, pool+"'s tasks are in their queue", func() error {
+			n, err := conn.Depth(t.Context(), broker.TaskQueue(pool, "normal"))
+			if err == nil && n != want {
+				err = fmt.Errorf("%d", n)
+			}
+			return err
+		})
+	}
 }

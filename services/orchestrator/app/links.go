@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flowplatform/services/internal/broker"
+	"flowplatform/services/orchestrator/internal/api"
 	"flowplatform/services/orchestrator/internal/queues"
 )
 
@@ -22,13 +23,27 @@ type links struct {
 	reports   *broker.Conn
 	letters   *broker.Conn
 
+	missing chan string // pools whose queues are to be declared
+	stop    context.CancelFunc
+	ended   chan struct{}
+
 	mu    sync.Mutex
 	pools []string
 }
 
+// mendEvery is how often queues that are missing are declared, at the most.
+const mendEvery = 500 * time.Millisecond
+
 func newLinks(o Options, id string, shards func() int, log *slog.Logger) *links {
-	l := &links{o: o, id: id, shards: shards, log: log, pools: []string{queues.DefaultPool}}
-	l.publisher = &queues.Publisher{Broker: broker.NewPublisher(l.options("publish", true)), Log: log}
+	ctx, stop := context.WithCancel(context.Background())
+	l := &links{o: o, id: id, shards: shards, log: log, pools: []string{queues.DefaultPool}, missing: make(chan string, 16), stop: stop, ended: make(chan struct{})}
+	go l.mend(ctx)
+	l.publisher = &queues.Publisher{Broker: broker.NewPublisher(l.options("publish", true)), Log: log, Missing: func(pool string) {
+		select {
+		case l.missing <- pool:
+		default: // it is told again when the tasks are published again
+		}
+	}}
 	l.reports = broker.Dial(l.options("reports", true))
 	l.letters = broker.Dial(l.options("dead letters", false))
 	return l
@@ -46,6 +61,39 @@ func (l *links) topology(version string) broker.Topology {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return broker.NewTopology(l.o.RabbitMQExchange, slices.Clone(l.pools), l.shards(), version)
+}
+
+// mend declares the queues of pools that were found missing: only orchestrators may, so gateways and workers rely on it.
+func (l *links) mend(ctx context.Context) {
+	defer close(l.ended)
+	for {
+		select {
+		case pool := <-l.missing:
+			if !api.PoolName(pool) {
+				l.log.Error("executions name a pool that can't have queues", "pool", pool)
+				break
+			}
+			l.mu.Lock()
+			if !slices.Contains(l.pools, pool) {
+				l.pools = append(l.pools, pool)
+			}
+			l.mu.Unlock()
+			l.log.Warn("no queue takes the tasks of this pool: declared now, its tasks follow; a pool without workers runs nothing", "pool", pool)
+			if err := l.declare(ctx); err != nil && ctx.Err() == nil {
+				l.log.Warn("the queues of this pool can't be declared yet", "pool", pool, "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(mendEvery):
+		case <-ctx.Done():
+			return
+		}
+		for len(l.missing) > 0 { // heard before they were declared
+			<-l.missing
+		}
+	}
 }
 
 // ensurePool declares the queues of a pool that we have not heard of before: only orchestrators may.
@@ -93,6 +141,8 @@ func (l *links) declare(ctx context.Context) error {
 
 // close lets what is in flight be confirmed, then ends all connections.
 func (l *links) close(ctx context.Context) error {
+	l.stop()
+	<-l.ended
 	err := l.publisher.Broker.Close(ctx)
 	l.reports.Close()
 	l.letters.Close()

@@ -123,7 +123,7 @@ func checkOpen(r *protocol.OpenSessionRequest) error {
 		return errors.New("a name is longer than 255 bytes")
 	case strings.ContainsRune(r.Worker+r.Pool+r.Host+r.Version+r.Allocation, 0):
 		return errors.New("a name holds a zero byte")
-	case !poolName(r.Pool):
+	case !PoolName(r.Pool):
 		return errors.New("pool is at most 64 letters, digits, - and _: it becomes part of names of queues")
 	case r.Slots < 0 || r.Slots > math.MaxInt32 || r.Weight < 0 || r.Weight > math.MaxInt32:
 		return errors.New("slots and weight are between 0 and 2147483647")
@@ -136,7 +136,8 @@ func checkOpen(r *protocol.OpenSessionRequest) error {
 	return checkIDs("ended", r.Ended)
 }
 
-func poolName(s string) bool {
+// PoolName tells whether a pool may be called so: its name becomes part of names of queues and of routing keys.
+func PoolName(s string) bool {
 	return len(s) <= 64 && !strings.ContainsFunc(s, func(c rune) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
 	})

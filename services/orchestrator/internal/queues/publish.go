@@ -20,7 +20,9 @@ import (
 // Publisher publishes what orchestrators have to say. It implements protocol.TaskPublisher.
 type Publisher struct {
 	Broker *broker.Publisher
-	Log    *slog.Logger
+	// Missing hears of pools whose tasks no queue takes: nobody has heard of the pool before, or somebody deleted its queue. It never waits.
+	Missing func(pool string)
+	Log     *slog.Logger
 }
 
 var _ protocol.TaskPublisher = (*Publisher)(nil)
@@ -45,15 +47,16 @@ func (p *Publisher) PublishTasks(ctx context.Context, tasks []protocol.Task) []b
 			w.done(i, false)
 			continue
 		}
+		pool := cmp.Or(t.Pool, DefaultPool)
 		m := broker.Message{
-			Key:  broker.TaskKey(cmp.Or(t.Pool, DefaultPool), cmp.Or(t.Priority, defaultPriority)),
+			Key:  broker.TaskKey(pool, cmp.Or(t.Priority, defaultPriority)),
 			ID:   fmt.Sprintf("%s.%d", t.ID, t.Attempt),
 			Type: "task",
 			Body: body,
 		}
 		err = p.Broker.Publish(m, func(o broker.Outcome) {
 			if o == broker.Unroutable {
-				p.Log.Error("no queue takes this task: the pool has no workers yet, or its queue was deleted", "execution", t.ID, "key", m.Key)
+				p.Missing(pool)
 			}
 			w.done(i, o == broker.Confirmed)
 		})
