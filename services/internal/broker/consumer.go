@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,9 +70,12 @@ type Consumer struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu sync.Mutex
-	ch *amqp.Channel
+	mu    sync.Mutex
+	ch    *amqp.Channel
+	quiet bool // no more deliveries are wanted
 }
+
+const consumerTag = "c" // the only consumer of its channel
 
 // Consume begins to consume, as soon as the connection is there. Several consumers may share a connection that nobody publishes on.
 func (c *Conn) Consume(o ConsumeOptions) *Consumer {
@@ -113,8 +117,26 @@ func (k *Consumer) Reset() {
 	}
 }
 
-// Stop ends the consumer. With nothing unacknowledged it cancels; else the channel is closed, since a single active consumer that
-// cancels over a batch lets the next one in before it.
+// Quiesce ends the deliveries and keeps the channel, so that what is in hand can still be acknowledged. What has been delivered comes.
+func (k *Consumer) Quiesce(ctx context.Context) error {
+	k.mu.Lock()
+	ch := k.ch
+	k.quiet = true
+	k.mu.Unlock()
+	if ch == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- ch.Cancel(consumerTag, false) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("broker: the server did not end the consumer of %s: %w", k.o.Queue, ctx.Err())
+	}
+}
+
+// Stop ends the consumer by closing its channel: a single active consumer that only cancels over a batch lets the next one in before it.
 func (k *Consumer) Stop(ctx context.Context) error {
 	k.cancel()
 	select {
@@ -166,7 +188,7 @@ func (k *Consumer) open(l *link) (*amqp.Channel, <-chan amqp.Delivery, error) {
 	if err := ch.Qos(int(k.prefetch.Load()), 0, false); err != nil {
 		return ch, nil, err
 	}
-	in, err := ch.Consume(k.o.Queue, "", false, len(k.o.Bindings) > 0, false, false, nil)
+	in, err := ch.Consume(k.o.Queue, consumerTag, false, len(k.o.Bindings) > 0, false, false, nil)
 	return ch, in, err
 }
 
@@ -184,7 +206,12 @@ func (k *Consumer) serve(l *link) error {
 	k.unacked.Store(0)
 	k.mu.Lock()
 	k.ch = ch
+	quiet := k.quiet
 	k.mu.Unlock()
+	if quiet { // the channel that could still acknowledge is lost: there is nothing left to do
+		<-k.ctx.Done()
+		return nil
+	}
 	k.ready.Store(true)
 	epoch := k.epoch.Load()
 	defer func() {
@@ -222,10 +249,7 @@ func (k *Consumer) serve(l *link) error {
 		case <-cancelled: // the queue was deleted or moved; from 4.3 on also a consumer that took too long
 			return errors.New("the server cancelled the consumer")
 		case <-k.ctx.Done():
-			if k.unacked.Load() == 0 {
-				ch.Cancel("", false) // the tag was the server's; closing the channel right after ends it all the same
-			}
-			return nil
+			return nil // the channel is closed: what is unacknowledged is returned at once, nothing is active over it
 		}
 	}
 }

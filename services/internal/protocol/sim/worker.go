@@ -9,12 +9,12 @@ import (
 
 // worker drives protocol.Run as the worker service does: sessions, claims, calls, reports; every outside step may be late, lost or cut.
 type worker struct {
-	s       *Sim
-	h       *host
-	lease   *leased // the session that is open; nil: none
-	runs    []*run
-	cancels map[int]bool
-	file    []int // session ids in the lock file of the allocation; survives the process
+	s     *Sim
+	h     *host
+	lease *leased // the session that is open; nil: none
+	runs  []*run
+
+	file []int // session ids in the lock file of the allocation; survives the process
 }
 
 // leased is a session as its worker sees it.
@@ -25,15 +25,14 @@ type leased struct {
 }
 
 type run struct {
-	w        *worker
-	d        *delivery
-	m        *protocol.Run
-	shape    int
-	cut      map[flow.Key]bool
-	epoch    int // of the user's retries; none yet
-	attempt  int
-	exec     int
-	claiming bool
+	w     *worker
+	d     *delivery
+	m     *protocol.Run
+	shape int
+	cut   map[flow.Key]bool
+
+	attempt int
+	exec    int
 }
 
 func (w *worker) local() int64 { return int64(float64(w.s.now) * w.h.rate) }

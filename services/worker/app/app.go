@@ -1,0 +1,365 @@
+// Package app is a worker as a value: New, Start, Addr, Stop, Run. Tests start it in process.
+//
+//	SIGTERM ─► no more tasks, what was not begun goes back ─► executions may end (STOP_GRACE) ─► handed back at their next step
+//	        ─► steps in flight may end (STOP_PATIENCE) ─► cut ─► session ended, lock released
+//
+// Everything starts without its dependencies and becomes ready by itself.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flowplatform/services/internal/broker"
+	"flowplatform/services/internal/expr"
+	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/lifecycle"
+	"flowplatform/services/internal/node"
+	"flowplatform/services/internal/nodes"
+	"flowplatform/services/internal/protocol"
+	"flowplatform/services/internal/store"
+	"flowplatform/services/internal/telemetry"
+	"flowplatform/services/worker/internal/link"
+	"flowplatform/services/worker/internal/runner"
+	"flowplatform/services/worker/internal/session"
+	"flowplatform/services/worker/internal/upstream"
+)
+
+// maxPrograms is how many compiled versions of flows are kept.
+const maxPrograms = 2000
+
+// App is one worker.
+type App struct {
+	o        Options
+	log      *slog.Logger
+	registry *prometheus.Registry
+	health   *telemetry.Health
+	stack    lifecycle.Stack
+
+	db        *store.DB
+	catalogue *node.Catalogue
+	language  *expr.Language
+	directory *upstream.Directory
+	window    *session.Window
+	publisher *broker.Publisher
+	outbox    *link.Outbox
+	runner    *runner.Runner
+	listener  net.Listener
+	background
+
+	mu     sync.Mutex
+	keeper *session.Keeper
+	feed   *link.Feed
+	cause  string // why it isn't working yet
+	order  chan struct{}
+	once   sync.Once
+}
+
+// background is what runs until Stop.
+type background struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New builds a worker. Nobody is listened to before Start.
+func New(o Options, log *slog.Logger) (*App, error) {
+	o.defaults()
+	a := &App{o: o, log: log.With("worker", o.WorkerID), registry: telemetry.Registry(), health: telemetry.NewHealth(), language: expr.New(), window: session.NewWindow(session.Boottime), cause: "starting", order: make(chan struct{})}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	if err := a.build(); err != nil {
+		a.cancel()
+		return nil, errors.Join(fmt.Errorf("worker: %w", err), a.stack.Close(context.Background()))
+	}
+	return a, nil
+}
+
+func (a *App) component(name string) *slog.Logger { return a.log.With("component", name) }
+
+func (a *App) build() error {
+	a.limits()
+	var err error
+	if a.catalogue, err = nodes.Catalogue(nodes.Options{HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}}); err != nil {
+		return err
+	}
+	if a.directory, err = upstream.NewDirectory(a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
+		return err
+	}
+	a.db, err = store.Open(a.ctx, store.Options{URL: a.o.DatabaseURL, ReadOnly: true, PoolSize: a.o.DatabasePoolSize, Application: "worker " + a.o.WorkerID, Log: a.component("store"), Registerer: a.registry})
+	if err != nil {
+		return err
+	}
+	a.stack.Push("database", func(context.Context) error { a.db.Close(); return nil })
+	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " reports", Log: a.component("broker")})
+	a.stack.PushBounded("publisher", 8*time.Second, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return a.publisher.Close(ctx)
+	})
+	a.outbox = link.NewOutbox(a.publisher, a.o.RabbitMQExchange, a.o.WorkerPool, store.NewID)
+	nodeLog, err := telemetry.Logger("worker", a.o.NodeLogLevel, os.Stderr)
+	if err != nil {
+		return err
+	}
+	claims := upstream.NewClient(a.directory, a.o.InternalToken)
+	a.runner = runner.New(runner.Options{
+		Worker: a.o.WorkerID, Slots: a.o.MaxConcurrentFlows, MaxNodes: a.o.MaxConcurrentNodes, NodeTimeout: a.o.NodeTimeout, ClaimTimeout: 2 * time.Second, Programs: maxPrograms,
+		Window: a.window, Claims: claims.Claims, SessionDead: a.poke, Publisher: a.outbox, Load: a.load, Executors: a.catalogue.Executor,
+		Log: a.component("runner"), NodeLog: nodeLog.With("component", "node", "worker", a.o.WorkerID), Registerer: a.registry,
+	})
+	a.health.Register("session", true, a.sessionReady)
+	a.health.Register("broker", true, a.brokerReady)
+	a.health.Register("database", false, a.db.Ping)
+	return nil
+}
+
+// limits gives the runtime what the machine gives us, unless the environment has set it directly.
+func (a *App) limits() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(a.o.MemoryLimitMB) << 20 / 10 * 9)
+	}
+	if os.Getenv("GOGC") == "" { // garbage is cheap to keep below the memory limit, and dear to collect
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, min(runtime.NumCPU(), int(math.Ceil(a.o.CPULimitCores)))))
+	}
+}
+
+// load compiles a version of a flow.
+func (a *App) load(ctx context.Context, v runner.Version) (*flow.Program, error) {
+	saved, err := a.db.VersionOf(ctx, v.Flow, v.Number)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, runner.ErrNoVersion
+	}
+	if err != nil {
+		return nil, err
+	}
+	def, problems := flow.Parse(saved.Document)
+	if len(problems) == 0 {
+		var p *flow.Program
+		if p, problems = flow.Compile(def, flow.FlowView{ID: v.Flow.String(), Name: def.Name, Version: v.Number}, a.catalogue, a.language); len(problems) == 0 {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s: %s", runner.ErrUnfit, problems[0].Pointer, problems[0].Message)
+}
+
+func (a *App) poke() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.keeper != nil {
+		a.keeper.Poke()
+	}
+}
+
+func (a *App) sessionReady(context.Context) error {
+	id, open := a.window.Current()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.cause != "":
+		return errors.New(a.cause)
+	case id.IsZero():
+		return errors.New("no session is open: does an orchestrator answer?")
+	case !open:
+		return errors.New("the trust window is closed: no renewal has succeeded in time, effects hold")
+	}
+	return nil
+}
+
+func (a *App) brokerReady(context.Context) error {
+	if err := a.outbox.Ready(); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	feed := a.feed
+	a.mu.Unlock()
+	if feed == nil {
+		return errors.New("not consuming yet: the session comes first")
+	}
+	return feed.Ready()
+}
+
+// Start listens, and begins to work in the background.
+func (a *App) Start(ctx context.Context) error {
+	if err := a.start(); err != nil {
+		return errors.Join(fmt.Errorf("worker: %w", err), a.Stop(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+func (a *App) start() error {
+	if a.o.MetricsEnabled {
+		m, err := telemetry.ServeMetrics(net.JoinHostPort(a.o.BindAddress, strconv.Itoa(a.o.MetricsPort)), a.registry, a.health, a.component("metrics"))
+		if err != nil {
+			return err
+		}
+		a.stack.PushBounded("metrics", 2*time.Second, m.Shutdown)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.health.Healthz)
+	mux.HandleFunc("GET /readyz", a.health.Readyz)
+	lis, err := net.Listen("tcp", net.JoinHostPort(a.o.BindAddress, strconv.Itoa(a.o.Port)))
+	if err != nil {
+		return fmt.Errorf("%w (PORT moves it)", err)
+	}
+	a.listener = lis
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	go func() {
+		if err := srv.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("the probes' server ended", "error", err)
+		}
+	}()
+	a.stack.PushBounded("probes", 2*time.Second, srv.Shutdown)
+	a.runner.Start()
+	a.wg.Go(func() { a.directory.Run(a.ctx) })
+	a.wg.Go(a.watchAlarm)
+	a.wg.Go(a.report)
+	a.wg.Go(a.work)
+	a.log.Info("listening", "probes", lis.Addr().String())
+	return nil
+}
+
+// work takes the lock, keeps a session, and consumes.
+func (a *App) work() {
+	file, err := session.Lock(a.ctx, a.o.WorkerStateDir, a.component("session"), func(holder string) {
+		a.setCause("waits for the lock of " + a.o.WorkerStateDir + ", which process " + holder + " holds: this allocation's former worker still lives")
+	})
+	if err != nil {
+		if a.ctx.Err() == nil {
+			a.setCause(err.Error())
+			a.log.Error("the worker can't begin", "error", err)
+		}
+		return
+	}
+	a.stack.Push("lock file", func(context.Context) error { return file.Close() })
+	host, err := os.Hostname()
+	if err != nil {
+		host = ""
+	}
+	keeper := session.NewKeeper(session.Options{
+		Lease: a.o.WorkerLease, File: file, Window: a.window, Calls: upstream.NewClient(a.directory, a.o.InternalToken), Runs: a.runner.Numbers, Listener: listener{a.runner, a},
+		Opening: protocol.OpenSessionRequest{Worker: a.o.WorkerID, Pool: a.o.WorkerPool, Host: host, Version: version(), Allocation: a.o.Allocation, Slots: a.o.MaxConcurrentFlows, Weight: a.o.WorkerWeight},
+		NewID:   store.NewID, Log: a.component("session"), Metrics: session.NewMetrics(a.registry),
+	})
+	conn := broker.Dial(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " tasks", Log: a.component("broker")})
+	feed := link.NewFeed(conn, a.o.WorkerPool, min(a.o.MaxConcurrentFlows, 256)+a.o.RabbitMQPrefetch, a.runner.Offer)
+	a.mu.Lock()
+	a.keeper, a.feed, a.cause = keeper, feed, ""
+	a.mu.Unlock()
+	kept, stop := context.WithCancel(context.Background())
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		if err := keeper.Run(kept); err != nil {
+			a.log.Error("the session's file can't be written: the worker stops", "error", err)
+			a.once.Do(func() { close(a.order) })
+		}
+	})
+	control := conn.Consume(broker.ConsumeOptions{Queue: broker.ControlQueue(a.o.WorkerID + "." + strconv.Itoa(os.Getpid())), Prefetch: 100, Bindings: []string{broker.ControlBinding}})
+	a.wg.Go(func() { a.obey(control) })
+	<-a.ctx.Done()
+	a.finish(keeper, feed)
+	stop()
+	keeping.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, running, _ := a.runner.Load(); running == 0 {
+		if err := keeper.End(ctx, "its worker has stopped"); err != nil {
+			a.log.Warn("the session wasn't ended", "error", err)
+		}
+	}
+	if err := conn.Close(); err != nil {
+		a.log.Warn("the connection wasn't closed", "error", err)
+	}
+}
+
+// finish empties the worker: see the package's picture.
+func (a *App) finish(keeper *session.Keeper, feed *link.Feed) {
+	bounded := func(d time.Duration, what string, do func(context.Context) error) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), d)
+		defer cancel()
+		err := do(ctx)
+		if err != nil {
+			a.log.Info(what, "reason", err.Error())
+		}
+		return err == nil
+	}
+	bounded(2*time.Second, "consuming did not end in order", feed.Quiesce)
+	bounded(5*time.Second, "not all tasks were handed back", func(ctx context.Context) error { a.runner.Finish(ctx); return nil })
+	if !bounded(a.o.StopGrace, "executions are handed back at their next step", a.runner.Wait) {
+		a.runner.Drain()
+		if !bounded(a.o.StopPatience, "steps in flight are cut", a.runner.Wait) {
+			a.runner.Abandon()
+			bounded(keeper.Lease(), "executions are left to recovery", a.runner.Wait)
+		}
+	}
+	bounded(3*time.Second, "consumers did not stop in order", feed.Stop)
+	a.runner.Close()
+}
+
+// listener brings the session's news to the runner.
+type listener struct {
+	*runner.Runner
+	a *App
+}
+
+// Orders brings what a renewal's answer carried.
+func (l listener) Orders(answer protocol.SessionResponse) {
+	for _, c := range answer.Cancels {
+		l.Cancel(c)
+	}
+	l.Resize(answer.Slots)
+	if answer.Drain {
+		l.a.once.Do(func() {
+			l.a.log.Info("asked to drain: the worker stops")
+			close(l.a.order)
+		})
+	}
+}
+
+func (a *App) setCause(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cause = why
+}
+
+// Addr is where the probes listen.
+func (a *App) Addr() string { return a.listener.Addr().String() }
+
+// Stop empties the worker and ends everything.
+func (a *App) Stop(ctx context.Context) error {
+	a.cancel()
+	a.wg.Wait()
+	return a.stack.Close(ctx)
+}
+
+// Run is New, Start, and Stop when ctx ends or the platform asks it to drain.
+func Run(ctx context.Context, o Options, log *slog.Logger) error {
+	a, err := New(o, log)
+	if err != nil {
+		return err
+	}
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-a.order:
+	}
+	a.log.Info("stopping")
+	return a.Stop(context.WithoutCancel(ctx))
+}

@@ -1,0 +1,106 @@
+// Package link ties the runner to the broker: three task queues in, with acknowledgements coalesced; reports, retries, dead letters and
+// health reports out.
+package link
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"flowplatform/services/internal/broker"
+	"flowplatform/services/worker/internal/runner"
+)
+
+// returnsHeader counts how often a task went through the retry ladder.
+const returnsHeader = "x-flow-returns"
+
+// Feed consumes the task queues of a pool.
+type Feed struct {
+	queues []*queue
+	wg     sync.WaitGroup
+}
+
+type queue struct {
+	consumer *broker.Consumer
+	ledger   *ledger
+}
+
+// quiescer is a consumer that can end consuming and keep its channel, so that what is in hand can still be acknowledged.
+type quiescer interface {
+	Quiesce(ctx context.Context) error
+}
+
+// NewFeed begins to consume; every delivery goes to offer, which must not block. conn must not be published on.
+func NewFeed(conn *broker.Conn, pool string, prefetch int, offer func(runner.Delivery)) *Feed {
+	f := &Feed{}
+	for i, name := range broker.Priorities {
+		q := &queue{consumer: conn.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue(pool, name), Prefetch: prefetch}), ledger: newLedger()}
+		f.queues = append(f.queues, q)
+		f.wg.Go(func() { q.receive(runner.Priority(i), offer) })
+		f.wg.Go(q.ledger.run)
+	}
+	return f
+}
+
+func (q *queue) receive(p runner.Priority, offer func(runner.Delivery)) {
+	defer q.ledger.close()
+	for d := range q.consumer.Deliveries() {
+		returns, _ := number(d.Headers[returnsHeader])
+		offer(runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)})
+	}
+}
+
+// number reads a header, which comes back as whatever integer type the server chose.
+func number(v any) (int, bool) {
+	switch n := v.(type) {
+	case int:
+		return n, true
+	case int8:
+		return int(n), true
+	case int16:
+		return int(n), true
+	case int32:
+		return int(n), true
+	case int64:
+		return int(n), true
+	case uint8:
+		return int(n), true
+	case uint16:
+		return int(n), true
+	case uint32:
+		return int(n), true
+	}
+	return 0, false
+}
+
+// Ready tells whether all three queues are consumed.
+func (f *Feed) Ready() error {
+	for i, q := range f.queues {
+		if !q.consumer.Ready() {
+			return errors.New("the queue of priority " + broker.Priorities[i] + " isn't consumed: it is missing (orchestrators declare it), or RabbitMQ is away")
+		}
+	}
+	return nil
+}
+
+// Quiesce ends the consuming; what is in hand can still be acknowledged.
+func (f *Feed) Quiesce(ctx context.Context) error {
+	var errs []error
+	for _, q := range f.queues {
+		if c, ok := any(q.consumer).(quiescer); ok {
+			errs = append(errs, c.Quiesce(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Stop acknowledges what was to be acknowledged and closes the channels: what is left is delivered again.
+func (f *Feed) Stop(ctx context.Context) error {
+	var errs []error
+	for _, q := range f.queues {
+		q.ledger.flush()
+		errs = append(errs, q.consumer.Stop(ctx))
+	}
+	f.wg.Wait()
+	return errors.Join(errs...)
+}
