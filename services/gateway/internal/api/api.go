@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -22,6 +22,7 @@ import (
 	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/gateway/internal/wait"
+	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/live"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
@@ -67,7 +68,6 @@ type API struct {
 	plain   map[string]http.HandlerFunc // operations that are documented by huma and served without it
 	metrics *metrics
 	problem *huma.Response
-	errors  atomic.Int64
 }
 
 // New builds the routes.
@@ -127,7 +127,7 @@ func (a *API) config() huma.Config {
 			OpenAPI: "3.1.0",
 			Info:    &huma.Info{Title: "Flow platform", Version: "1", Description: description},
 			Components: &huma.Components{
-				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", schemaName),
 				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", Description: "Access token or API token"}},
 			},
 		},
@@ -135,6 +135,14 @@ func (a *API) config() huma.Config {
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{transformProblem},
 	}
+}
+
+// schemaName keeps the two kinds of problems apart.
+func schemaName(t reflect.Type, hint string) string {
+	if t == reflect.TypeFor[flow.Problem]() {
+		return "DocumentProblem"
+	}
+	return huma.DefaultSchemaNamer(t, hint)
 }
 
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {

@@ -87,7 +87,7 @@ type listExecutionsInput struct {
 func (a *API) executionRoutes() {
 	route(a, auth.Viewer, huma.Operation{OperationID: "listExecutions", Method: http.MethodGet, Path: "/executions", Tags: []string{tagExecutions}, Summary: "List executions, the newest first"}, a.listExecutions)
 	route(a, auth.Viewer, huma.Operation{OperationID: "getExecution", Method: http.MethodGet, Path: "/executions/{id}", Tags: []string{tagExecutions}, Summary: "Show an execution"},
-		func(ctx context.Context, in *idInput) (*executionOutput, error) {
+		func(ctx context.Context, in *IDRef) (*executionOutput, error) {
 			x, err := a.execution(ctx, in.ID)
 			if err != nil {
 				return nil, err
@@ -163,7 +163,7 @@ func (a *API) listExecutions(ctx context.Context, in *listExecutionsInput) (*lis
 	return listOf(rows, next, viewListed), nil
 }
 
-func (a *API) steps(ctx context.Context, in *idInput) (*struct{ Body List[Step] }, error) {
+func (a *API) steps(ctx context.Context, in *IDRef) (*struct{ Body List[Step] }, error) {
 	x, err := a.execution(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -219,7 +219,7 @@ func (a *API) replay(ctx context.Context, x *store.Execution, events []flow.Even
 	return out, nil
 }
 
-func (a *API) waits(ctx context.Context, in *idInput) (*struct{ Body List[Wait] }, error) {
+func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] }, error) {
 	x, err := a.execution(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (a *API) waits(ctx context.Context, in *idInput) (*struct{ Body List[Wait] 
 	return &struct{ Body List[Wait] }{List[Wait]{Items: out}}, nil
 }
 
-func (a *API) cancel(ctx context.Context, in *idInput) (*executionOutput, error) {
+func (a *API) cancel(ctx context.Context, in *IDRef) (*executionOutput, error) {
 	id, err := pathID(in.ID, "execution")
 	if err != nil {
 		return nil, err

@@ -51,8 +51,8 @@ type Verdict struct {
 	Problems []flow.Problem `json:"problems" nullable:"false" doc:"All of them, with JSON pointers into the document"`
 }
 
-// flowRef is a flow in a path.
-type flowRef struct {
+// FlowRef is a flow in a path. Exported, like all that are embedded: huma leaves out what it could not set.
+type FlowRef struct {
 	ID string `path:"id" doc:"Id of the flow, or its name (percent-encoded)"`
 }
 
@@ -62,19 +62,21 @@ type flowOutput struct {
 	Body     Flow
 }
 
-type newFlowInput struct {
+// NewFlowInput is a document to save.
+type NewFlowInput struct {
 	Draft   bool `query:"draft" doc:"Only save the version, don't publish it"`
 	RawBody []byte
 }
 
 type saveFlowInput struct {
-	flowRef
-	newFlowInput
+	FlowRef
+	NewFlowInput
 	IfMatch string `header:"If-Match" doc:"ETag that the flow must still have (412 otherwise); absent: whatever it has"`
 }
 
-type versionRef struct {
-	flowRef
+// VersionRef is a version of a flow in a path.
+type VersionRef struct {
+	FlowRef
 	Version int `path:"version" minimum:"1" maximum:"1000000000" doc:"Number of the version"`
 }
 
@@ -117,7 +119,7 @@ func (a *API) flowRoutes() {
 		Description: "What runs goes on, and its executions can still be read."}, a.deleteFlow)
 	route(a, auth.Viewer, huma.Operation{OperationID: "listVersions", Method: http.MethodGet, Path: "/flows/{id}/versions", Tags: []string{tagFlows}, Summary: "List a flow's versions, the newest first"},
 		func(ctx context.Context, in *struct {
-			flowRef
+			FlowRef
 			Page
 		}) (*listOutput[FlowVersion], error) {
 			f, err := a.flow(ctx, in.ID)
@@ -135,7 +137,7 @@ func (a *API) flowRoutes() {
 			}), nil
 		})
 	route(a, auth.Viewer, huma.Operation{OperationID: "getVersion", Method: http.MethodGet, Path: "/flows/{id}/versions/{version}", Tags: []string{tagFlows}, Summary: "Show one version of a flow"},
-		func(ctx context.Context, in *versionRef) (*struct{ Body FlowVersion }, error) {
+		func(ctx context.Context, in *VersionRef) (*struct{ Body FlowVersion }, error) {
 			f, err := a.flow(ctx, in.ID)
 			if err != nil {
 				return nil, err
@@ -265,7 +267,7 @@ func labelsOf(list []string) (map[string]string, error) {
 	return out, nil
 }
 
-func (a *API) createFlow(ctx context.Context, in *newFlowInput) (*flowOutput, error) {
+func (a *API) createFlow(ctx context.Context, in *NewFlowInput) (*flowOutput, error) {
 	def, doc, err := a.check(in.RawBody)
 	if err != nil {
 		return nil, err
@@ -281,7 +283,7 @@ func (a *API) createFlow(ctx context.Context, in *newFlowInput) (*flowOutput, er
 	return out, nil
 }
 
-func (a *API) getFlow(ctx context.Context, in *flowRef) (*flowOutput, error) {
+func (a *API) getFlow(ctx context.Context, in *FlowRef) (*flowOutput, error) {
 	f, err := a.flow(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -316,7 +318,7 @@ func (a *API) saveFlow(ctx context.Context, in *saveFlowInput) (*flowOutput, err
 }
 
 func (a *API) deleteFlow(ctx context.Context, in *struct {
-	flowRef
+	FlowRef
 	IfMatch string `header:"If-Match" doc:"ETag that the flow must still have"`
 }) (*nothing, error) {
 	revision, err := revisionOf(in.IfMatch)
@@ -335,7 +337,7 @@ func (a *API) deleteFlow(ctx context.Context, in *struct {
 	return nil, nil
 }
 
-func (a *API) publishVersion(ctx context.Context, in *versionRef) (*flowOutput, error) {
+func (a *API) publishVersion(ctx context.Context, in *VersionRef) (*flowOutput, error) {
 	f, err := a.flow(ctx, in.ID)
 	if err != nil {
 		return nil, err

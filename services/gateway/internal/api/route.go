@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -50,6 +51,10 @@ func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.C
 		}
 		next(huma.WithValue(ctx, callerKey{}, &caller{who: who, address: a.address(r)}))
 	}}
+	var content map[string]*huma.MediaType
+	if op.RequestBody != nil {
+		content = maps.Clone(op.RequestBody.Content)
+	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {
@@ -57,6 +62,9 @@ func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.C
 		}
 		return out, nil
 	})
+	if content != nil {
+		op.RequestBody.Content = content // huma adds application/octet-stream for a raw body
+	}
 }
 
 func schemaOf[T any](r huma.Registry, hint string) *huma.Schema {

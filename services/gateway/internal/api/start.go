@@ -68,7 +68,7 @@ type AcceptedBatch struct {
 }
 
 type startInput struct {
-	flowRef
+	FlowRef
 	Wait           string `query:"wait" doc:"Wait so long for the end, at most 60s, and answer 200 with the finished execution; 202 if it isn't finished by then" example:"10s"`
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" doc:"The same key with the same body gives the same execution, for a day at least; with another body 422"`
 	Body           Start
@@ -81,7 +81,7 @@ type startOutput struct {
 }
 
 type batchInput struct {
-	flowRef
+	FlowRef
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"190"`
 	Body           StartBatch
 }

@@ -47,7 +47,8 @@ type newTokenOutput struct {
 	Body         NewToken
 }
 
-type idInput struct {
+// IDRef is an id in a path.
+type IDRef struct {
 	ID string `path:"id" doc:"Id"`
 }
 
@@ -68,7 +69,7 @@ func (a *API) tokenRoutes() {
 		})
 	route(a, auth.Viewer, huma.Operation{OperationID: "deleteToken", Method: http.MethodDelete, Path: "/tokens/{id}", Tags: []string{tagTokens}, Summary: "Revoke an API token", DefaultStatus: http.StatusNoContent,
 		Description: "Within two seconds no gateway takes it any more."},
-		func(ctx context.Context, in *idInput) (*nothing, error) {
+		func(ctx context.Context, in *IDRef) (*nothing, error) {
 			id, err := pathID(in.ID, "token")
 			if err != nil {
 				return nil, err

@@ -45,7 +45,7 @@ type newUserOutput struct {
 }
 
 type patchUserInput struct {
-	idInput
+	IDRef
 	Body struct {
 		Email    *string `json:"email,omitempty" minLength:"3" maxLength:"200"`
 		Role     *string `json:"role,omitempty" enum:"viewer,editor,operator,admin"`
@@ -72,7 +72,7 @@ func (a *API) userRoutes() {
 	route(a, auth.Admin, huma.Operation{OperationID: "createUser", Method: http.MethodPost, Path: "/users", Tags: []string{tagUsers}, Summary: "Make a user", DefaultStatus: http.StatusCreated, MaxBodyBytes: 16 << 10}, a.createUser)
 	route(a, auth.Admin, huma.Operation{OperationID: "updateUser", Method: http.MethodPatch, Path: "/users/{id}", Tags: []string{tagUsers}, Summary: "Change a user", MaxBodyBytes: 16 << 10}, a.updateUser)
 	route(a, auth.Admin, huma.Operation{OperationID: "deleteUser", Method: http.MethodDelete, Path: "/users/{id}", Tags: []string{tagUsers}, Summary: "Delete a user with their tokens", DefaultStatus: http.StatusNoContent},
-		func(ctx context.Context, in *idInput) (*nothing, error) {
+		func(ctx context.Context, in *IDRef) (*nothing, error) {
 			id, err := pathID(in.ID, "user")
 			if err != nil {
 				return nil, err
