@@ -175,7 +175,7 @@ func (db *DB) HasReplica() bool { return db.replica != db.primary }
 
 // suspect looks at an error and closes all pooled connections when they can't be trusted any more.
 func (db *DB) suspect(pool *pgxpool.Pool, err error) {
-	if !wrongServer(err) {
+	if !wrongServer(err) && !errors.Is(err, protocol.ErrUnknown) {
 		return
 	}
 	db.resetMu.Lock()
@@ -184,7 +184,7 @@ func (db *DB) suspect(pool *pgxpool.Pool, err error) {
 		return
 	}
 	db.resetLast = time.Now()
-	db.log.Warn("the server goes down or isn't the primary any more: all connections are made anew", "sqlstate", sqlState(err))
+	db.log.Warn("the server goes down, isn't the primary any more, or a connection was cut: all are made anew", "error", err)
 	db.metrics.resets.Inc()
 	pool.Reset()
 }
@@ -292,7 +292,7 @@ func write[T any](ctx context.Context, db *DB, op, sql string, scan func(pgx.Row
 			return out, nil
 		}
 		db.suspect(db.primary, err)
-		again := ctx.Err() == nil && !errors.Is(err, protocol.ErrUnknown) && (tryAgain(err) || (stalePlan(err) || (neverSent(err) && pgError(err) == nil)) && try == 0)
+		again := ctx.Err() == nil && !errors.Is(err, protocol.ErrUnknown) && (tryAgain(err) || (stalePlan(err) || errors.Is(err, errNotSent)) && try == 0)
 		if !again || try >= maxTries {
 			return nil, explain(op, err)
 		}
@@ -303,6 +303,9 @@ func write[T any](ctx context.Context, db *DB, op, sql string, scan func(pgx.Row
 	}
 }
 
+// errNotSent is for a connection that was closed before anything was asked of it.
+var errNotSent = errors.New("the connection was closed; nothing was sent")
+
 func writeOnce[T any](ctx context.Context, db *DB, sql string, scan func(pgx.Rows, *T) error, args ...any) ([]T, error) {
 	c, err := db.primary.Acquire(ctx)
 	if err != nil {
@@ -312,6 +315,9 @@ func writeOnce[T any](ctx context.Context, db *DB, sql string, scan func(pgx.Row
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.writeWait)
 	defer cancel()
 	pc := c.Conn().PgConn()
+	if pc.IsClosed() {
+		return nil, errNotSent
+	}
 	delete(pc.CustomData(), warned)
 	rows, err := c.Query(own, sql, args...)
 	var out []T
@@ -319,7 +325,11 @@ func writeOnce[T any](ctx context.Context, db *DB, sql string, scan func(pgx.Row
 		out, err = collect(rows, scan)
 	}
 	if err != nil {
-		return nil, unknownIf(err)
+		// A connection that is closed now was cut by one side. pgconn.SafeToRetry is no help: after a cut it can say that nothing was sent.
+		if pc.IsClosed() && !serverRefused(err) {
+			return nil, fmt.Errorf("%w: %w", protocol.ErrUnknown, err)
+		}
+		return nil, err
 	}
 	if w, ok := pc.CustomData()[warned]; ok {
 		return nil, fmt.Errorf("%w: the server warns: %v", protocol.ErrUnknown, w)

@@ -86,9 +86,6 @@ func wrongServer(err error) bool {
 	return false
 }
 
-// neverSent tells whether the server can't have seen the statement.
-func neverSent(err error) bool { return pgconn.SafeToRetry(err) }
-
 // explain turns a driver's error into one that callers branch on, with the operation before it.
 func explain(op string, err error) error {
 	if err == nil {
@@ -119,22 +116,11 @@ func explain(op string, err error) error {
 	return fmt.Errorf("store.%s: %w", op, err)
 }
 
-// unknownIf turns the error of a statement that commits by itself into ErrUnknown where the server may have done it all the same.
-func unknownIf(err error) error {
-	if err == nil || neverSent(err) || errors.Is(err, pgx.ErrNoRows) {
-		return err
-	}
-	if pg := pgError(err); pg != nil && pg.SeverityUnlocalized != "FATAL" && pg.SeverityUnlocalized != "PANIC" && pg.Code != "08007" {
-		return err
-	}
-	if errors.Is(err, errEncode) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", protocol.ErrUnknown, err)
+// serverRefused tells whether the server itself has answered no: nothing was committed. FATAL isn't an answer: it may come in place of the one to a commit.
+func serverRefused(err error) bool {
+	pg := pgError(err)
+	return pg != nil && pg.SeverityUnlocalized == "ERROR" && pg.Code != "08007"
 }
-
-// errEncode marks values that never left this process.
-var errEncode = errors.New("value can't be encoded")
 
 func ended(ctx context.Context) error {
 	if ctx.Err() != nil {

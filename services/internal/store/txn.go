@@ -131,15 +131,15 @@ func (db *DB) commit(ctx context.Context, c *pgxpool.Conn) error {
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.commitWait)
 	defer cancel()
 	pc := c.Conn().PgConn()
+	if pc.IsClosed() {
+		return fmt.Errorf("commit: %w", errNotSent)
+	}
 	delete(pc.CustomData(), warned)
 	res, err := pc.Exec(own, "COMMIT").ReadAll()
-	if err != nil {
-		if pg := pgError(err); pg != nil && pg.SeverityUnlocalized == "ERROR" && pg.Code != "08007" {
-			return fmt.Errorf("commit: %w", err) // the server has said no
-		}
-		if neverSent(err) {
-			return fmt.Errorf("commit: not sent: %w", err)
-		}
+	if serverRefused(err) {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err != nil { // whatever pgconn.SafeToRetry says: after a cut it can claim that nothing was sent
 		return fmt.Errorf("%w: %w", protocol.ErrUnknown, err)
 	}
 	if len(res) != 1 || res[0].CommandTag.String() != "COMMIT" {
