@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -137,7 +138,7 @@ func newPlatform(t *testing.T, sz size) *platform {
 	p.redis = testkit.Redis(t)
 	p.consul = testkit.Consul(t)
 	p.database = p.pg.Database(t, func(ctx context.Context, url string) error {
-		return store.Migrate(ctx, url, nil)
+		return store.Migrate(ctx, url, slog.New(slog.DiscardHandler))
 	})
 	for _, role := range []string{"flow_gateway", "flow_orchestrator", "flow_worker"} {
 		if _, err := p.pg.Exec(p.database, "ALTER ROLE "+role+" LOGIN"); err != nil {
