@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -318,4 +319,13 @@ func receive(t *testing.T, k *broker.Consumer) protocol.Task {
 		t.Fatal("no task came")
 		return protocol.Task{}
 	}
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
