@@ -36,6 +36,7 @@ type bundle struct {
 	bench    string
 	password string
 	owner    *store.DB // with all rights: plays the other services
+	log      *slog.Logger
 }
 
 type setupOptions struct {
@@ -44,11 +45,15 @@ type setupOptions struct {
 	noRedis  bool
 	database func(url string) string // changes DATABASE_URL
 	change   func(*Options)
+	quiet    bool
 }
 
-func setup(t *testing.T, so setupOptions) *bundle {
+func setup(t testing.TB, so setupOptions) *bundle {
 	t.Helper()
-	b := &bundle{postgres: so.postgres, rabbit: so.rabbit}
+	b := &bundle{postgres: so.postgres, rabbit: so.rabbit, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	if so.quiet {
+		b.log = slog.New(slog.DiscardHandler)
+	}
 	if b.postgres == nil {
 		b.postgres = testkit.Postgres(t)
 	}
@@ -78,7 +83,7 @@ func setup(t *testing.T, so setupOptions) *bundle {
 		so.change(&b.o)
 	}
 	b.declare(t)
-	owner, err := store.Open(t.Context(), store.Options{URL: b.postgres.URL("postgres", b.database), PoolSize: 4, Log: testLog(t)})
+	owner, err := store.Open(t.Context(), store.Options{URL: b.postgres.URL("postgres", b.database), PoolSize: 4, Log: b.log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,14 +94,10 @@ func setup(t *testing.T, so setupOptions) *bundle {
 	return b
 }
 
-func testLog(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
-}
-
 // declare declares the topology, as an orchestrator does.
-func (b *bundle) declare(t *testing.T) {
+func (b *bundle) declare(t testing.TB) {
 	t.Helper()
-	c := broker.Dial(broker.Options{URL: b.o.RabbitMQURL, Exchange: b.o.RabbitMQExchange, Name: "orchestrator of tests", Log: testLog(t),
+	c := broker.Dial(broker.Options{URL: b.o.RabbitMQURL, Exchange: b.o.RabbitMQExchange, Name: "orchestrator of tests", Log: b.log,
 		Topology: func(v string) broker.Topology {
 			return broker.NewTopology(b.o.RabbitMQExchange, []string{"default"}, 1, v)
 		}})
@@ -104,9 +105,9 @@ func (b *bundle) declare(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, "the topology is declared", c.Ready)
 }
 
-func (b *bundle) start(t *testing.T) {
+func (b *bundle) start(t testing.TB) {
 	t.Helper()
-	a, err := New(b.o, testLog(t))
+	a, err := New(b.o, b.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +130,7 @@ func (b *bundle) start(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, "it has the broker", a.publisher.Ready)
 }
 
-func (b *bundle) bootstrap(t *testing.T) {
+func (b *bundle) bootstrap(t testing.TB) {
 	t.Helper()
 	r := b.do(t, "POST", "/internal/v1/bootstrap", internalToken, map[string]any{})
 	var first struct{ Email, Password, Token, BenchToken string }
@@ -145,7 +146,7 @@ type response struct {
 	what   string
 }
 
-func (b *bundle) request(t *testing.T, method, path, token string, body any, header ...string) (*response, error) {
+func (b *bundle) request(t testing.TB, method, path, token string, body any, header ...string) (*response, error) {
 	t.Helper()
 	var in io.Reader
 	switch v := body.(type) {
@@ -186,7 +187,7 @@ func (b *bundle) request(t *testing.T, method, path, token string, body any, hea
 	return &response{status: res.StatusCode, header: res.Header, body: data, what: method + " " + path}, err
 }
 
-func (b *bundle) do(t *testing.T, method, path, token string, body any, header ...string) *response {
+func (b *bundle) do(t testing.TB, method, path, token string, body any, header ...string) *response {
 	t.Helper()
 	r, err := b.request(t, method, path, token, body, header...)
 	if err != nil {
@@ -195,7 +196,7 @@ func (b *bundle) do(t *testing.T, method, path, token string, body any, header .
 	return r
 }
 
-func (r *response) want(t *testing.T, status int) *response {
+func (r *response) want(t testing.TB, status int) *response {
 	t.Helper()
 	if r.status != status {
 		t.Fatalf("%s: %d, want %d: %s", r.what, r.status, status, r.body)
@@ -216,7 +217,7 @@ func (r *response) want(t *testing.T, status int) *response {
 	return r
 }
 
-func (r *response) into(t *testing.T, v any) *response {
+func (r *response) into(t testing.TB, v any) *response {
 	t.Helper()
 	if err := json.Unmarshal(r.body, v); err != nil {
 		t.Fatalf("%s: %v: %s", r.what, err, r.body)
@@ -225,7 +226,7 @@ func (r *response) into(t *testing.T, v any) *response {
 }
 
 // pointers are those of the fields that a problem names.
-func (r *response) pointers(t *testing.T) []string {
+func (r *response) pointers(t testing.TB) []string {
 	t.Helper()
 	var p struct {
 		Errors []struct{ Pointer, Location, Message string }
@@ -249,7 +250,7 @@ const simpleFlow = `{"name": %q, "nodes": [{"id": "start", "type": "trigger.manu
 	"edges": [{"from": "start", "to": "set"}], "labels": {"team": "sales"},
 	"inputSchema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}, "additionalProperties": false}}`
 
-func (b *bundle) flow(t *testing.T, name string) string {
+func (b *bundle) flow(t testing.TB, name string) string {
 	t.Helper()
 	var f struct{ ID string }
 	b.do(t, "POST", "/flows", b.admin, fmt.Sprintf(simpleFlow, name)).want(t, 201).into(t, &f)
@@ -267,7 +268,7 @@ type execution struct {
 	CreatedAt          time.Time
 }
 
-func (b *bundle) run(t *testing.T, flowID string, body any, header ...string) execution {
+func (b *bundle) run(t testing.TB, flowID string, body any, header ...string) execution {
 	t.Helper()
 	var x execution
 	b.do(t, "POST", "/flows/"+flowID+"/executions", b.bench, body, header...).want(t, 202).into(t, &x)
@@ -275,7 +276,7 @@ func (b *bundle) run(t *testing.T, flowID string, body any, header ...string) ex
 }
 
 // finish ends an execution as a worker's first final report does, and tells the live view if there is one.
-func (b *bundle) finish(t *testing.T, id string, events []flow.Event) {
+func (b *bundle) finish(t testing.TB, id string, events []flow.Event) {
 	t.Helper()
 	pid, err := protocol.ParseID(id)
 	if err != nil {
@@ -298,14 +299,14 @@ func (b *bundle) finish(t *testing.T, id string, events []flow.Event) {
 }
 
 // tasks consumes the queue of tasks.
-func (b *bundle) tasks(t *testing.T) *broker.Consumer {
+func (b *bundle) tasks(t testing.TB) *broker.Consumer {
 	t.Helper()
-	c := broker.Dial(broker.Options{URL: b.o.RabbitMQURL, Exchange: b.o.RabbitMQExchange, Name: "worker of tests", Log: testLog(t)})
+	c := broker.Dial(broker.Options{URL: b.o.RabbitMQURL, Exchange: b.o.RabbitMQExchange, Name: "worker of tests", Log: b.log})
 	t.Cleanup(func() { c.Close() })
 	return c.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue("default", "normal"), Prefetch: 1000})
 }
 
-func receive(t *testing.T, k *broker.Consumer) protocol.Task {
+func receive(t testing.TB, k *broker.Consumer) protocol.Task {
 	t.Helper()
 	select {
 	case d := <-k.Deliveries():
@@ -321,7 +322,7 @@ func receive(t *testing.T, k *broker.Consumer) protocol.Task {
 	}
 }
 
-func dial(t *testing.T, address string) net.Conn {
+func dial(t testing.TB, address string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
