@@ -20,7 +20,7 @@ var _ protocol.Tx = (*tx)(nil)
 // Now is the database's clock when the transaction began.
 func (t *tx) Now(context.Context) (time.Time, error) { return t.now, nil }
 
-// rowColumns are those of protocol.Row, in the order of scanRow.
+// rowColumns are those of protocol.Row, in the order of rowTargets.
 const rowColumns = `e.id, e.flow_id, e.state, e.attempt, e.seq, e.owner, e.run, e.handed, e.shard, e.hold, e.cancel, e.deaths, e.retries, e.parent_id, e.priority, e.pool, e.queued_at, e.started_at, e.finished_at`
 
 // rowTargets are where rowColumns are scanned to.
@@ -28,8 +28,6 @@ func rowTargets(r *protocol.Row) []any {
 	return []any{(*dbID)(&r.ID), (*dbID)(&r.Flow), (*string)(&r.State), &r.Attempt, &r.Seq, (*dbID)(&r.Owner), &r.Run, &r.Handed, &r.Shard, &r.Hold, (*string)(&r.Cancel), &r.Deaths, &r.Retries,
 		(*dbID)(&r.Parent), &r.Priority, &r.Pool, dbTime{&r.QueuedAt}, dbTime{&r.StartedAt}, dbTime{&r.FinishedAt}}
 }
-
-func scanRow(rows pgx.Rows, r *protocol.Row) error { return rows.Scan(rowTargets(r)...) }
 
 func scanID(rows pgx.Rows, id *protocol.ID) error { return rows.Scan((*dbID)(id)) }
 
