@@ -26,7 +26,7 @@ var (
 const (
 	dialTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second
-	heartbeat    = 10 * time.Second
+	heartbeat    = 5 * time.Second // a frozen process is found after two: the tasks that it holds are delivered to others
 	closeTimeout = time.Second
 )
 

@@ -68,7 +68,7 @@ func newRabbit() (*RabbitServer, error) {
 	if s.dir, err = directory("flow-test-rabbitmq-", "rabbitmq"); err != nil {
 		return nil, err
 	}
-	conf := fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nloopback_users = none\ndisk_free_limit.absolute = 50MB\nlog.console.level = warning\nlog.file = false\nlog.console = true\nchannel_max = 2047\n", s.Port)
+	conf := fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nloopback_users = none\ndisk_free_limit.absolute = 50MB\nlog.console.level = warning\nlog.file = false\nlog.console = true\nchannel_max = 2047\nvm_memory_calculation_strategy = allocated\n", s.Port)
 	for name, text := range map[string]string{"rabbitmq.conf": conf, "plugins": "[].\n"} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
 			return nil, err
@@ -83,7 +83,7 @@ func newRabbit() (*RabbitServer, error) {
 }
 
 func (s *RabbitServer) start() error {
-	p, err := StartProcess(ProcessOptions{Name: "rabbitmq", Path: filepath.Join(rabbitBin, "rabbitmq-server"), Env: s.env, User: "rabbitmq", Dir: s.dir})
+	p, err := StartProcess(ProcessOptions{Name: "rabbitmq", Path: filepath.Join(rabbitBin, "rabbitmq-server"), Env: s.env, User: "rabbitmq", Dir: s.dir, Alone: true})
 	if err != nil {
 		return err
 	}

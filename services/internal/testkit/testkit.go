@@ -97,8 +97,17 @@ func idsOf(name string) (uint32, uint32, error) {
 	return uint32(uid), uint32(gid), err
 }
 
-// directory makes one under the system's temporary directory that the user owns.
+// directory makes one under the system's temporary directory that the user owns. Those that shared servers of former test binaries have left are removed.
 func directory(pattern, owner string) (string, error) {
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), pattern+"*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range old {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > 6*time.Hour {
+			os.RemoveAll(dir)
+		}
+	}
 	dir, err := os.MkdirTemp("", pattern)
 	if err != nil {
 		return "", err
@@ -171,6 +180,8 @@ type ProcessOptions struct {
 	User string   // when we are root; "" stays root
 	Dir  string
 	Log  io.Writer // gets all that it prints, too
+	// Alone gives it a PID namespace of its own (as root): when it dies the kernel kills all that it has started, daemons too.
+	Alone bool
 }
 
 // StartProcess starts one that dies with this process.
@@ -181,6 +192,12 @@ func StartProcess(o ProcessOptions) (*Process, error) {
 		if err := asUser(cmd, o.User); err != nil {
 			return nil, err
 		}
+	}
+	if o.Alone && os.Geteuid() == 0 {
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
 	}
 	p := &Process{Name: o.Name, cmd: cmd, out: &tail{}, done: make(chan struct{})}
 	var out io.Writer = p.out
