@@ -11,38 +11,40 @@ import (
 	"flowplatform/services/internal/protocol"
 )
 
-// DueWaits implements protocol.Store. The clock is read in the same statement as the waits, so that "due now" is the server's own judgement.
+// DueWaits implements protocol.Store. Clock and waits are of the same transaction, so that "due now" is the server's own judgement. now(), not
+// clock_timestamp(), here as in Overdue: a volatile function can't bound an index scan, nor tell the planner how few waits are meant.
 func (db *DB) DueWaits(ctx context.Context, horizon time.Duration, limit int) ([]protocol.OpenWait, time.Time, error) {
 	var now time.Time
 	var out []protocol.OpenWait
 	err := db.read(ctx, db.primary, "DueWaits", func(c *pgxpool.Conn) error {
-		out = nil
-		rows, err := c.Query(ctx, `
-			SELECT c.now, `+waitColumns+`
-			FROM (SELECT clock_timestamp() AS now) AS c
-			LEFT JOIN LATERAL (
-				SELECT w.* FROM waits w JOIN executions e ON e.id = w.execution_id AND e.state = 'waiting'
-				WHERE w.met_at IS NULL AND w.closed_at IS NULL AND w.due IS NOT NULL AND w.due <= c.now + $1::interval
-				ORDER BY w.due, w.id LIMIT $2) AS w ON true`, horizon, limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var w protocol.OpenWait
-			var node, iteration, kind, key, reason *string
-			if err := rows.Scan(dbTime{&now}, (*dbID)(&w.Execution), &node, &iteration, &kind, &key, &reason, dbTime{&w.Due}, dbTime{&w.Since}, dbTime{&w.Met}); err != nil {
-				return err
-			}
-			if node == nil { // the clock alone
-				continue
-			}
-			w.Node, w.Iteration, w.Kind, w.Key, w.Reason = *node, *iteration, *kind, *key, *reason
-			out = append(out, w)
-		}
-		return rows.Err()
+		var err error
+		now, out, err = withClock(ctx, c, scanWait, `
+			SELECT `+waitColumns+` FROM waits w JOIN executions e ON e.id = w.execution_id AND e.state = 'waiting'
+			WHERE w.met_at IS NULL AND w.closed_at IS NULL AND w.due IS NOT NULL AND w.due <= now() + $1::interval
+			ORDER BY w.due, w.id LIMIT $2`, horizon, limit)
+		return err
 	})
 	return out, now, err
+}
+
+// withClock runs a query and reads now() of the same transaction, in one round trip.
+func withClock[T any](ctx context.Context, c *pgxpool.Conn, scan func(pgx.Rows, *T) error, sql string, args ...any) (now time.Time, out []T, err error) {
+	var b pgx.Batch
+	b.Queue(`SELECT now()`)
+	b.Queue(sql, args...)
+	res := c.SendBatch(ctx, &b)
+	defer res.Close()
+	if err := res.QueryRow().Scan(dbTime{&now}); err != nil {
+		return now, nil, err
+	}
+	rows, err := res.Query()
+	if err != nil {
+		return now, nil, err
+	}
+	if out, err = collect(rows, scan); err != nil {
+		return now, nil, err
+	}
+	return now, out, res.Close()
 }
 
 // overdueScan is how far Overdue has looked. As for Unhanded, no index knows which executions are final; deadlines stand in an index that no update touches,
@@ -81,24 +83,11 @@ func (db *DB) Overdue(ctx context.Context, limit int) ([]protocol.ID, error) {
 	var now time.Time
 	var found []row
 	err := db.read(ctx, db.primary, "Overdue", func(c *pgxpool.Conn) error {
-		var b pgx.Batch
-		// now(), not clock_timestamp(): a volatile function can't bound an index scan.
-		b.Queue(`SELECT now()`)
-		b.Queue(`SELECT id, deadline FROM executions WHERE deadline IS NOT NULL AND deadline >= $1 AND deadline <= now()
+		var err error
+		now, found, err = withClock(ctx, c, func(r pgx.Rows, v *row) error { return r.Scan((*dbID)(&v.id), dbTime{&v.deadline}) }, `
+			SELECT id, deadline FROM executions WHERE deadline IS NOT NULL AND deadline >= $1 AND deadline <= now()
 			AND state IN ('queued', 'running', 'waiting') AND cancel = '' ORDER BY deadline LIMIT $2`, s.from, limit)
-		res := c.SendBatch(ctx, &b)
-		defer res.Close()
-		if err := res.QueryRow().Scan(dbTime{&now}); err != nil {
-			return err
-		}
-		rows, err := res.Query()
-		if err != nil {
-			return err
-		}
-		if found, err = collect(rows, func(r pgx.Rows, v *row) error { return r.Scan((*dbID)(&v.id), dbTime{&v.deadline}) }); err != nil {
-			return err
-		}
-		return res.Close()
+		return err
 	})
 	if err != nil {
 		return nil, err
