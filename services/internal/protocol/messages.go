@@ -133,6 +133,7 @@ type SessionResponse struct {
 	LeaseMS int64         `json:"leaseMs"`
 	Cancels []CancelOrder `json:"cancels,omitempty"`
 	Drain   bool          `json:"drain,omitempty"`
+	Orphans []Orphan      `json:"orphans,omitempty"`
 	Slots   int           `json:"slots,omitempty"` // tuned by the leader; 0: the worker's own
 	Shards  int           `json:"shards,omitempty"`
 }
@@ -141,6 +142,21 @@ type SessionResponse struct {
 type CancelOrder struct {
 	Execution ID    `json:"execution"`
 	As        State `json:"as"`
+}
+
+// Orphan is an execution that a session owns and whose run was not in the list of its renewal: begun since, or lost. The worker that has
+// no such run any more hands it back with Orphan.Yield, behind all that the run has reported.
+type Orphan struct {
+	Execution ID    `json:"execution"`
+	Attempt   int   `json:"attempt"`
+	Run       int64 `json:"run"`
+	Seq       int   `json:"seq"` // of the last report applied
+	Shard     int   `json:"shard"`
+}
+
+// Yield is the entry that hands the execution back.
+func (o Orphan) Yield(session ID) Entry {
+	return Entry{Kind: EntryYield, Execution: o.Execution, Attempt: o.Attempt, Session: session, Run: o.Run, Seq: o.Seq + 1, Base: o.Seq}
 }
 
 // EndSessionsRequest is the body of POST /internal/v1/sessions/end: a worker that stops ends its own session, when nothing is left in it.

@@ -364,8 +364,16 @@ func EndSessions(ctx context.Context, tx Tx, sessions []ID, reason string) ([]ID
 	return ended, nil
 }
 
-// Renew renews all the sessions given in one statement, and brings what their workers must know [3]. Answer it after COMMIT.
-func Renew(ctx context.Context, tx Tx, sessions []ID) (map[ID]SessionResponse, error) {
+// Renew renews all the sessions given in one statement, and brings what their workers must know [3, 12]. Answer it after COMMIT.
+func Renew(ctx context.Context, tx Tx, renewals []RenewRequest) (map[ID]SessionResponse, error) {
+	sessions := make([]ID, 0, len(renewals))
+	listed := make(map[ID][]int64, len(renewals))
+	for _, r := range renewals {
+		if _, ok := listed[r.Session]; !ok {
+			sessions = append(sessions, r.Session)
+		}
+		listed[r.Session] = r.Runs
+	}
 	alive, err := tx.Beat(ctx, sessions)
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w", err)
@@ -374,9 +382,34 @@ func Renew(ctx context.Context, tx Tx, sessions []ID) (map[ID]SessionResponse, e
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w", err)
 	}
+	owned, err := tx.Runs(ctx, sessions)
+	if err != nil {
+		return nil, fmt.Errorf("renew: %w", err)
+	}
 	out := make(map[ID]SessionResponse, len(sessions))
 	for _, id := range sessions {
-		out[id] = SessionResponse{Alive: alive[id], Cancels: cancels[id]}
+		out[id] = SessionResponse{Alive: alive[id], Cancels: cancels[id], Orphans: orphans(owned[id], listed[id])}
 	}
 	return out, nil
+}
+
+// maxOrphans bounds an answer; the next renewal brings the rest.
+const maxOrphans = 1000
+
+// orphans are those of the owned executions whose runs are not listed.
+func orphans(owned []Orphan, runs []int64) []Orphan {
+	if len(owned) == 0 {
+		return nil
+	}
+	has := make(map[int64]bool, len(runs))
+	for _, n := range runs {
+		has[n] = true
+	}
+	var out []Orphan
+	for _, o := range owned {
+		if !has[o.Run] && len(out) < maxOrphans {
+			out = append(out, o)
+		}
+	}
+	return out
 }

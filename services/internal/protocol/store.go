@@ -64,6 +64,8 @@ type Tx interface {
 	Beat(ctx context.Context, sessions []ID) (map[ID]bool, error)
 	// EndSessions marks sessions dead that are alive (and stand at the beat given, unless it is -1), and returns those that it ended.
 	EndSessions(ctx context.Context, ends []SessionEnd) ([]ID, error)
+	// Runs lists what each session owns, without locking it.
+	Runs(ctx context.Context, sessions []ID) (map[ID][]Orphan, error)
 	// Cancels lists, for each session, the executions that it owns and that are flagged.
 	Cancels(ctx context.Context, sessions []ID) (map[ID][]CancelOrder, error)
 }

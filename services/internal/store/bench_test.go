@@ -139,6 +139,7 @@ func BenchmarkLeader(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	w.sql(b, `INSERT INTO waits (execution_id, node, kind, reason, due, since) SELECT id, 'n', 'timer', 'a delay', now() + random() * interval '1 day', now() FROM executions`)
 	w.sql(b, "ANALYZE")
 	session := NewID()
 	if err := w.db.Txn(b.Context(), "open", func(tx protocol.Tx) error {
@@ -169,7 +170,7 @@ func BenchmarkLeader(b *testing.B) {
 	ask("LiveSessions", func() error { _, err := w.db.LiveSessions(b.Context()); return err })
 	ask("Renew", func() error {
 		return w.db.Txn(b.Context(), "renew", func(tx protocol.Tx) error {
-			_, err := protocol.Renew(b.Context(), tx, []protocol.ID{session})
+			_, err := protocol.Renew(b.Context(), tx, []protocol.RenewRequest{{Session: session}})
 			return err
 		})
 	})

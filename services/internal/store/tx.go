@@ -152,3 +152,22 @@ func (t *tx) Cancels(ctx context.Context, sessions []protocol.ID) (map[protocol.
 	}
 	return out, rows.Err()
 }
+
+// Runs lists what the sessions own.
+func (t *tx) Runs(ctx context.Context, sessions []protocol.ID) (map[protocol.ID][]protocol.Orphan, error) {
+	rows, err := t.conn.Query(ctx, `SELECT owner, id, attempt, run, seq, shard FROM executions WHERE owner = ANY($1) AND owner IS NOT NULL ORDER BY id`, dbIDs(sessions))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[protocol.ID][]protocol.Orphan{}
+	for rows.Next() {
+		var owner protocol.ID
+		var o protocol.Orphan
+		if err := rows.Scan((*dbID)(&owner), (*dbID)(&o.Execution), &o.Attempt, &o.Run, &o.Seq, &o.Shard); err != nil {
+			return nil, err
+		}
+		out[owner] = append(out[owner], o)
+	}
+	return out, rows.Err()
+}

@@ -322,6 +322,9 @@ func (l listener) Orders(answer protocol.SessionResponse) {
 	for _, c := range answer.Cancels {
 		l.Cancel(c)
 	}
+	if id, _ := l.a.window.Current(); len(answer.Orphans) > 0 {
+		l.Disown(id, answer.Orphans)
+	}
 	l.Resize(answer.Slots)
 	if answer.Drain {
 		l.a.once.Do(func() {

@@ -381,6 +381,19 @@ func (t *txn) EndSessions(_ context.Context, ends []protocol.SessionEnd) ([]prot
 	return out, nil
 }
 
+func (t *txn) Runs(_ context.Context, ids []protocol.ID) (map[protocol.ID][]protocol.Orphan, error) {
+	if err := t.statement(); err != nil {
+		return nil, err
+	}
+	out := map[protocol.ID][]protocol.Orphan{}
+	for i, e := range t.s.db.execs {
+		if r := e.row; e.exists && !r.Owner.IsZero() && slices.Contains(ids, r.Owner) {
+			out[r.Owner] = append(out[r.Owner], protocol.Orphan{Execution: idOf('e', i), Attempt: r.Attempt, Run: r.Run, Seq: r.Seq, Shard: r.Shard})
+		}
+	}
+	return out, nil
+}
+
 func (t *txn) Cancels(_ context.Context, ids []protocol.ID) (map[protocol.ID][]protocol.CancelOrder, error) {
 	if err := t.statement(); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func (s *Sim) inject() {
 	w := s.workers[s.r.IntN(len(s.workers))]
 	o := s.orchs[s.r.IntN(len(s.orchs))]
 	k := s.r.IntN(shards)
-	switch x := s.r.IntN(15); x {
+	switch x := s.r.IntN(16); x {
 	case 0, 1, 2:
 		h := w
 		if x == 1 {
@@ -67,6 +67,16 @@ func (s *Sim) inject() {
 		}
 	case 13:
 		s.cutOff(w)
+	case 15:
+		if w.up && s.nets {
+			for _, r := range w.worker.runs {
+				if !r.m.Owner().IsZero() {
+					s.tr("%s forgets its run of E%d", w.name(), r.exec)
+					w.worker.forget(r)
+					break
+				}
+			}
+		}
 	case 14:
 		o.leader = !o.leader // both may believe, or none
 	}

@@ -265,6 +265,7 @@ type Sim struct {
 	nfaults   int
 	maxFaults int
 	script    []planned
+	nets      bool // runs are forgotten, and handed back by the list in renewals; off in half of the schedules, since a net hides mistakes
 	quiet     bool // no random faults on the wire, in commits and answers: histories
 
 	hosts    []*host
@@ -286,7 +287,7 @@ type Sim struct {
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Recovered, Old, Timers, Cancels, Yields, UnknownCommits,
-	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Retries, Failures, Suspends int
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Retries, Failures, Suspends, Orphans int
 }
 
 // Add sums two counts.
@@ -299,5 +300,5 @@ func (c *Counts) Add(o Counts) {
 
 func (c *Counts) fields() []*int {
 	return []*int{&c.Faults, &c.Acts, &c.Claims, &c.Refused, &c.ClaimUnknown, &c.Held, &c.Cuts, &c.Deaths, &c.Recovered, &c.Old, &c.Timers, &c.Cancels, &c.Yields, &c.UnknownCommits,
-		&c.LockTimeouts, &c.Reconciled, &c.Finals, &c.Holes, &c.HoleHarm, &c.Overlaps, &c.ComeBacks, &c.Parked, &c.Retries, &c.Failures, &c.Suspends}
+		&c.LockTimeouts, &c.Reconciled, &c.Finals, &c.Holes, &c.HoleHarm, &c.Overlaps, &c.ComeBacks, &c.Parked, &c.Retries, &c.Failures, &c.Suspends, &c.Orphans}
 }

@@ -23,11 +23,13 @@ type request struct {
 	open     protocol.ID
 	previous []int
 	renew    protocol.ID
+	runs     []int64
 	claim    protocol.Claim
 
 	done    bool
 	answer  protocol.Answer
 	cancels []protocol.CancelOrder
+	orphans []protocol.Orphan
 }
 
 var bg = context.Background()
@@ -73,10 +75,10 @@ func (o *server) serveSessions(p *proc) {
 		p.wait(func() bool { return len(o.sessions) > 0 }, 1<<60)
 		batch := o.sessions
 		o.sessions = nil
-		var renewals []protocol.ID
+		var renewals []protocol.RenewRequest
 		for _, r := range batch {
 			if !r.renew.IsZero() {
-				renewals = append(renewals, r.renew)
+				renewals = append(renewals, protocol.RenewRequest{Session: r.renew, Runs: r.runs})
 				if o.s.broken.AnswerBeforeCommit {
 					o.s.reply(r, protocol.Granted)
 				}
@@ -114,7 +116,7 @@ func (o *server) serveSessions(p *proc) {
 			case opened[r.open]:
 				o.s.reply(r, protocol.Granted)
 			case renewed[r.renew].Alive:
-				r.cancels = renewed[r.renew].Cancels
+				r.cancels, r.orphans = renewed[r.renew].Cancels, renewed[r.renew].Orphans
 				o.s.reply(r, protocol.Granted)
 			default:
 				o.s.reply(r, protocol.SessionDead)

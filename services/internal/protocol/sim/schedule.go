@@ -40,6 +40,7 @@ func (s *Sim) wants(shape int) {
 // Run runs the schedule of a seed: executions of several shapes, cancels, and faults of every kind, until all is settled.
 func Run(seed uint64, o Options) *Sim {
 	s := newSim(seed, o)
+	s.nets = seed%2 == 0
 	s.endFaults = 300 + s.n(700)
 	s.maxFaults = 1 + s.r.IntN(14)
 	if o.Small {

@@ -69,7 +69,7 @@ func TestSeeds(t *testing.T) {
 		t.Fatalf("%d of %d seeds are bad", len(bad), *seeds)
 	}
 	for name, n := range map[string]int{"acts": total.Acts, "refused claims": total.Refused, "holds": total.Held, "cuts": total.Cuts, "deaths": total.Deaths, "unknown commits": total.UnknownCommits,
-		"timers": total.Timers, "cancels": total.Cancels, "yields": total.Yields, "reconciled": total.Reconciled, "failing tries": total.Failures} {
+		"timers": total.Timers, "cancels": total.Cancels, "yields": total.Yields, "reconciled": total.Reconciled, "failing tries": total.Failures, "orphans": total.Orphans} {
 		if n == 0 {
 			t.Errorf("no %s in %d seeds: the schedules don't show what they should", name, *seeds)
 		}

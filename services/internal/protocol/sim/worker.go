@@ -30,6 +30,7 @@ type run struct {
 	m     *protocol.Run
 	shape int
 	cut   map[flow.Key]bool
+	lost  bool // forgotten by its worker
 
 	attempt int
 	exec    int
@@ -79,6 +80,9 @@ func (w *worker) accept(d *delivery) {
 // do performs what a run asks for.
 func (r *run) do(actions []protocol.Action) {
 	w, s := r.w, r.w.s
+	if r.lost {
+		return
+	}
 	for _, a := range actions {
 		switch a.Op {
 		case protocol.DoAck:
@@ -113,6 +117,9 @@ func (r *run) do(actions []protocol.Action) {
 }
 
 func (r *run) completed(key flow.Key, e flow.Event) {
+	if r.lost {
+		return
+	}
 	actions, err := r.m.Completed(key, e)
 	if err != nil {
 		r.w.s.fail("engine refuses", "%v", err)
@@ -152,7 +159,7 @@ func (r *run) claim(p *proc, c protocol.Claim, l *leased) {
 func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 	w, s := r.w, r.w.s
 	p.step()
-	if r.m.Done() {
+	if r.m.Done() || r.lost {
 		return
 	}
 	if !w.open(l) || r.cut[cmd.Key] {
@@ -174,8 +181,11 @@ func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 		d = s.n(200)
 	}
 	end := s.now + d
-	p.wait(func() bool { return s.now >= end || r.cut[cmd.Key] }, end)
+	p.wait(func() bool { return s.now >= end || r.cut[cmd.Key] || r.lost }, end)
 	act.inflight = false
+	if r.lost {
+		return
+	}
 	if s.now < end {
 		act.cut = true
 		s.Counts.Cuts++
@@ -189,9 +199,9 @@ func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 // report publishes the same entry until it is confirmed or its run is over.
 func (r *run) report(p *proc, e *protocol.Entry) {
 	s := r.w.s
-	for !r.m.Done() {
+	for !r.m.Done() && !r.lost {
 		if p.publishReport(&protocol.Report{V: protocol.SchemaVersion, Shard: r.d.m.task.Shard, Entries: []protocol.Entry{*e}}) {
-			if r.m.Done() {
+			if r.m.Done() || r.lost {
 				return
 			}
 			s.confirmed(r, e)
@@ -229,7 +239,7 @@ func (w *worker) sessions(p *proc) {
 		for !l.dead {
 			p.sleep(int64(lease / 3 / h.rate))
 			sent := w.local()
-			req := &request{renew: id}
+			req := &request{renew: id, runs: w.numbers()}
 			if !s.rpc(p, req) {
 				p.sleep(3)
 				continue
@@ -240,6 +250,7 @@ func (w *worker) sessions(p *proc) {
 			}
 			l.trustFrom = max(l.trustFrom, sent)
 			w.each(func(r *run) []protocol.Action { return r.m.Session(id, w.open(l)) })
+			w.disown(id, req.orphans)
 			for _, c := range req.cancels {
 				w.each(func(r *run) []protocol.Action {
 					if r.m.Execution() != c.Execution {
@@ -251,6 +262,42 @@ func (w *worker) sessions(p *proc) {
 		}
 		w.lease = nil
 		w.each(func(r *run) []protocol.Action { return r.m.SessionDied(id) })
+	}
+}
+
+func (w *worker) numbers() []int64 {
+	var out []int64
+	for _, r := range w.runs {
+		out = append(out, r.m.Number())
+	}
+	return out
+}
+
+// disown hands back what the session owns and no run works on.
+func (w *worker) disown(session protocol.ID, orphans []protocol.Orphan) {
+	if !w.s.nets {
+		return
+	}
+	have := w.numbers()
+	for _, o := range orphans {
+		if slices.Contains(have, o.Run) {
+			continue // begun since the renewal was sent
+		}
+		w.s.Counts.Orphans++
+		w.s.spawn(w.h, func(p *proc) {
+			p.publishReport(&protocol.Report{V: protocol.SchemaVersion, Shard: o.Shard, Entries: []protocol.Entry{o.Yield(session)}})
+		})
+	}
+}
+
+// forget loses a run, as a mistake of ours would: nothing of it goes on, nobody is told.
+func (w *worker) forget(r *run) {
+	w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
+	r.lost = true
+	for _, a := range w.s.world.acts {
+		if a.run == r && a.inflight {
+			a.inflight, a.cut = false, true
+		}
 	}
 }
 

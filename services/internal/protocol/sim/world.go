@@ -208,7 +208,7 @@ func (s *Sim) harm(a *act) string {
 			return "3b older act still in flight"
 		case b.attempt == a.attempt && same && !b.cut:
 			return "4 acts again in one attempt"
-		case b.attempt < a.attempt && same && s.db.sessions[b.session].Alive && !b.cut:
+		case b.attempt < a.attempt && same && s.db.sessions[b.session].Alive && !b.cut && !b.run.lost:
 			return "4 acts again, no owner died"
 		}
 	}

@@ -125,6 +125,11 @@ func owned(t *testing.T, s *suite) {
 	if got := cancels(a); len(got[a]) != 0 {
 		t.Fatalf("cancels after the end: %v", got)
 	}
+	var runs map[protocol.ID][]protocol.Orphan
+	s.txn(t, func(tx protocol.Tx) (err error) { runs, err = tx.Runs(s.ctx, []protocol.ID{a, b}); return err })
+	if r := s.Row(t, ids[0]); len(runs[a]) != 3 || len(runs[b]) != 1 || runs[a][0] != (protocol.Orphan{Execution: r.ID, Attempt: r.Attempt, Run: r.Run, Seq: r.Seq, Shard: r.Shard}) {
+		t.Fatalf("runs %+v", runs)
+	}
 	same(t, "owned after the end", list(a, shard, 100), []protocol.ID{ids[0], ids[2]})
 }
 

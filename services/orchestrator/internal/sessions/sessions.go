@@ -38,13 +38,13 @@ type Options struct {
 type Service struct {
 	o       Options
 	metrics *metrics
-	renew   *group.Group[protocol.ID, protocol.SessionResponse]
+	renew   *group.Group[protocol.RenewRequest, protocol.SessionResponse]
 }
 
 // New returns a service that is ready.
 func New(o Options) *Service {
 	s := &Service{o: o, metrics: newMetrics(o.Registerer)}
-	s.renew = group.New(group.Config[protocol.ID, protocol.SessionResponse]{
+	s.renew = group.New(group.Config[protocol.RenewRequest, protocol.SessionResponse]{
 		Run:      s.renewBatch,
 		Max:      2000,
 		Parallel: 1,
@@ -90,7 +90,7 @@ func (s *Service) Open(ctx context.Context, req protocol.OpenSessionRequest) (pr
 
 // Renew renews one session, together with those that are asked for at the same time.
 func (s *Service) Renew(ctx context.Context, req protocol.RenewRequest) (protocol.SessionResponse, error) {
-	a, err := s.renew.Do(ctx, req.Session)
+	a, err := s.renew.Do(ctx, req)
 	if err != nil {
 		return a, fmt.Errorf("sessions.Renew: %w", err)
 	}
@@ -122,22 +122,21 @@ func (s *Service) End(ctx context.Context, req protocol.EndSessionsRequest) erro
 	return nil
 }
 
-func (s *Service) renewBatch(ctx context.Context, asked []protocol.ID) ([]protocol.SessionResponse, error) {
-	sessions := slices.Clone(asked)
-	slices.SortFunc(sessions, func(a, b protocol.ID) int { return slices.Compare(a[:], b[:]) })
-	sessions = slices.Compact(sessions)
+func (s *Service) renewBatch(ctx context.Context, asked []protocol.RenewRequest) ([]protocol.SessionResponse, error) {
+	renewals := slices.Clone(asked)
+	slices.SortStableFunc(renewals, func(a, b protocol.RenewRequest) int { return slices.Compare(a.Session[:], b.Session[:]) })
 	var answers map[protocol.ID]protocol.SessionResponse
 	err := s.o.Store.Txn(ctx, "session.renew", func(tx protocol.Tx) error {
 		var err error
-		answers, err = protocol.Renew(ctx, tx, sessions)
+		answers, err = protocol.Renew(ctx, tx, renewals)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := make([]protocol.SessionResponse, len(asked))
-	for i, id := range asked {
-		out[i] = answers[id]
+	for i, r := range asked {
+		out[i] = answers[r.Session]
 	}
 	return out, nil
 }

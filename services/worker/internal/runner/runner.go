@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"sync"
@@ -204,6 +205,26 @@ func (r *Runner) Numbers() []int64 {
 	r.mu.Unlock()
 	slices.Sort(out)
 	return out
+}
+
+// Disown hands back what the session owns and no run works on: the runs of orphans that were not just begun. If this can't be
+// published now the next renewal brings them again.
+func (r *Runner) Disown(session protocol.ID, orphans []protocol.Orphan) {
+	for _, o := range orphans {
+		r.mu.Lock()
+		_, alive := r.runs[o.Run]
+		r.mu.Unlock()
+		if alive {
+			continue
+		}
+		body, err := json.Marshal(protocol.Report{V: protocol.SchemaVersion, Shard: o.Shard, Entries: []protocol.Entry{o.Yield(session)}})
+		if err != nil {
+			r.log.Error("a report can't be written as JSON", "error", err)
+			continue
+		}
+		r.log.Info("an execution that is owned here has no run: it is handed back, unless its last report is on the way", "execution", o.Execution.String(), "run", o.Run)
+		r.opts.Publisher.Report(r.ctx, o.Shard, body, func(error) {})
+	}
 }
 
 func (r *Runner) tellAll(n news) {
