@@ -337,6 +337,9 @@ func killedWith(t *testing.T, p *platform, w *target, flow string, n int) {
 	}
 	slices.Sort(took)
 	t.Logf("%d executions owned: the next step of the first began after %s, of half after %s, of the last after %s", n, took[0].Round(time.Millisecond), took[n/2].Round(time.Millisecond), took[n-1].Round(time.Millisecond))
+	if testing.Verbose() {
+		t.Logf("killed at %s; the successor printed:\n%s", killed.UTC().Format("15:04:05.000"), tailOf(p.workers[0].process().Output()))
+	}
 	if took[n-1] > time.Second {
 		t.Errorf("the last began %s after the kill, more than a second", took[n-1])
 	}

@@ -371,7 +371,7 @@ func (t *txn) EndSessions(_ context.Context, ends []protocol.SessionEnd) ([]prot
 			if se.Alive {
 				se.Alive = false
 				t.s.Counts.Deaths++
-				if since := t.s.db.sinceOutage(t.s.now); end.Beat >= 0 && since < 9*lease/10 {
+				if since := t.s.db.sinceOutage(t.s.now); end.Beat >= 0 && t.at > t.s.db.downFrom && since < 9*lease/10 {
 					t.s.fail("13 judged without sight", "session %d, %d ticks after the database was away", indexOf(end.ID), since)
 				}
 				t.s.tr("session %d ends: %s", indexOf(end.ID), end.Reason)
