@@ -106,18 +106,24 @@ func (r *Run) Session(session ID, open bool) []Action {
 	if r.done {
 		return nil
 	}
-	closed := r.open && !open
 	r.session, r.open = session, open
 	var out []Action
-	if closed {
-		for key, cmd := range r.inflight {
-			if cmd.Kind == flow.KindEffect && cmd.Op == flow.OpRun {
-				out = append(out, Action{Op: DoCut, Key: key})
-			}
-		}
-		sortCuts(out)
+	if !open { // whatever we believed before: cutting what is cut already does nothing
+		out = r.cutEffects()
 	}
 	return r.advance(out)
+}
+
+// cutEffects ends the calls in flight.
+func (r *Run) cutEffects() []Action {
+	var out []Action
+	for key, cmd := range r.inflight {
+		if cmd.Kind == flow.KindEffect && cmd.Op == flow.OpRun {
+			out = append(out, Action{Op: DoCut, Key: key})
+		}
+	}
+	sortCuts(out)
+	return out
 }
 
 // SessionDied tells that a session is over. A run that owns its attempt under it is dropped: the platform hands the execution out again.
@@ -203,10 +209,11 @@ func (r *Run) Cut(key flow.Key) []Action {
 	}
 	delete(r.inflight, key)
 	r.ready = append(r.ready, waiting{cmd: cmd, need: r.base})
-	if cmd.Kind == flow.KindEffect && !r.stopping() {
-		r.open = false // the runner looked later than it told us: hold until Session says more
+	if cmd.Kind != flow.KindEffect || r.stopping() {
+		return r.advance(nil)
 	}
-	return r.advance(nil)
+	r.open = false // the runner looked later than it told us: hold until Session says more
+	return r.advance(r.cutEffects())
 }
 
 // Confirmed tells that the broker has confirmed the report with this seq.
