@@ -273,10 +273,6 @@ type execution struct {
 	Attempt int             `json:"attempt"`
 }
 
-func (e execution) final() bool {
-	return e.Status == "succeeded" || e.Status == "failed" || e.Status == "cancelled" || e.Status == "timed_out"
-}
-
 func (p *platform) createFlow(doc any) string {
 	p.t.Helper()
 	var f struct {

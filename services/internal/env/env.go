@@ -50,12 +50,12 @@ func Parse(args, environ []string, into any, out io.Writer) error {
 		environ = os.Environ()
 	}
 	fields := fieldsOf(reflect.ValueOf(into).Elem())
-	for _, a := range args {
-		if a == "--help" || a == "-h" || a == "help" {
+	if len(args) > 0 {
+		if slices.ContainsFunc(args, func(a string) bool { return a == "--help" || a == "-h" || a == "help" }) {
 			help(out, fields)
 			return ErrHelp
 		}
-		return fmt.Errorf("unknown argument %q: this program is set up by its environment; --help lists the names", a)
+		return fmt.Errorf("unknown argument %q: this program is set up by its environment; --help lists the names", args[0])
 	}
 	vars := caarlos.ToMap(environ)
 	var problems []string
