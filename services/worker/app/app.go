@@ -264,6 +264,10 @@ func (a *App) work() {
 	kept, stop := context.WithCancel(context.Background())
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
+		select { // a first call to nobody would cost the successor of a dead worker half a second of back-off
+		case <-a.directory.Known():
+		case <-kept.Done():
+		}
 		if err := keeper.Run(kept); err != nil {
 			a.log.Error("the session's file can't be written: the worker stops", "error", err)
 			a.once.Do(func() { close(a.order) })

@@ -26,13 +26,14 @@ type Directory struct {
 	http    *http.Client
 	log     *slog.Logger
 
-	mu   sync.Mutex
-	urls []string
+	mu    sync.Mutex
+	urls  []string
+	known chan struct{} // closed when the first address is known
 }
 
 // NewDirectory reads ORCHESTRATOR_URL: base URLs by comma, or consul://<service>, which is then asked of the agent at consulAddr.
 func NewDirectory(spec, consulAddr, consulToken string, log *slog.Logger) (*Directory, error) {
-	d := &Directory{log: log, token: consulToken}
+	d := &Directory{log: log, token: consulToken, known: make(chan struct{})}
 	if service, ok := strings.CutPrefix(spec, "consul://"); ok {
 		if service = strings.Trim(service, "/"); service == "" {
 			return nil, fmt.Errorf("ORCHESTRATOR_URL: %q names no service: write consul://orchestrator", spec)
@@ -59,6 +60,7 @@ func NewDirectory(spec, consulAddr, consulToken string, log *slog.Logger) (*Dire
 	if len(d.urls) == 0 {
 		return nil, fmt.Errorf("ORCHESTRATOR_URL is empty: give base URLs by comma, or consul://orchestrator")
 	}
+	close(d.known)
 	return d, nil
 }
 
@@ -75,6 +77,9 @@ func consulBase(addr string) (string, error) {
 	}
 	return strings.TrimRight(addr, "/"), nil
 }
+
+// Known is closed when the first address is known: who calls before that only learns to wait longer.
+func (d *Directory) Known() <-chan struct{} { return d.known }
 
 // URLs gives what is known now; it may be empty before Consul has answered for the first time.
 func (d *Directory) URLs() []string {
@@ -120,6 +125,9 @@ func (d *Directory) set(urls []string) {
 	defer d.mu.Unlock()
 	if len(urls) == 0 || slices.Equal(urls, d.urls) {
 		return
+	}
+	if len(d.urls) == 0 {
+		close(d.known)
 	}
 	d.urls = urls
 	d.log.Info("orchestrators found", "addresses", strings.Join(urls, ","))
