@@ -4,37 +4,12 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"os"
 
-	"flowplatform/services/internal/env"
-	"flowplatform/services/internal/lifecycle"
-	"flowplatform/services/internal/telemetry"
+	"flowplatform/services/internal/service"
 	"flowplatform/services/worker/app"
 )
 
-func main() { os.Exit(run()) }
-
-func run() int {
-	var opts app.Options
-	if err := env.Parse(os.Args[1:], nil, &opts, os.Stdout); err != nil {
-		if errors.Is(err, env.ErrHelp) {
-			return 0
-		}
-		fmt.Fprintln(os.Stderr, "worker:", err)
-		return 2
-	}
-	log, err := telemetry.Logger("worker", opts.LogLevel, os.Stderr)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "worker:", err)
-		return 2
-	}
-	ctx, stop := lifecycle.SignalContext()
-	defer stop()
-	if err := app.Run(ctx, opts, log); err != nil {
-		log.Error("worker ended", "error", err)
-		return 1
-	}
-	return 0
+func main() {
+	os.Exit(service.Main("worker", func(o *app.Options) string { return o.LogLevel }, app.Run))
 }
