@@ -74,16 +74,6 @@ func Dial(o Options) *Conn {
 	return c
 }
 
-// deadlineConn bounds each write: amqp091 ignores contexts, and a server under an alarm or behind a black hole just doesn't read.
-type deadlineConn struct{ net.Conn }
-
-func (d deadlineConn) Write(b []byte) (int, error) {
-	if err := d.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return d.Conn.Write(b)
-}
-
 func (c *Conn) dial() (*link, error) {
 	l := &link{gone: make(chan struct{}), unblock: make(chan struct{}, 1)}
 	props := amqp.NewConnectionProperties()
@@ -101,8 +91,9 @@ func (c *Conn) dial() (*link, error) {
 				nc.Close()
 				return nil, err
 			}
-			l.net = nc
-			return deadlineConn{nc}, nil
+			w := newWire(nc)
+			l.net = w
+			return w, nil
 		},
 	})
 	if err != nil {
