@@ -69,6 +69,7 @@ type Consumer struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{}
+	ended  sync.Once // out is closed
 
 	mu    sync.Mutex
 	ch    *amqp.Channel
@@ -88,7 +89,7 @@ func (c *Conn) Consume(o ConsumeOptions) *Consumer {
 }
 
 // Deliveries is where messages come, buffered as deep as the prefetch: amqp091's own channel is not, so that "nothing there" would be said
-// with dozens waiting. It is never closed while the consumer runs, and closed by Stop.
+// with dozens waiting. It is closed by Stop, and after Quiesce as soon as all that was delivered has come.
 func (k *Consumer) Deliveries() <-chan Delivery { return k.out }
 
 // Lost gives the epoch that has ended whenever a channel is lost; what is still held of it will be delivered again. Only the newest is kept.
@@ -117,13 +118,15 @@ func (k *Consumer) Reset() {
 	}
 }
 
-// Quiesce ends the deliveries and keeps the channel, so that what is in hand can still be acknowledged. What has been delivered comes.
+// Quiesce ends the deliveries and keeps the channel, so that what is in hand can still be acknowledged. What has been delivered comes, then
+// Deliveries is closed. Without a channel there is nothing in hand, and the consumer ends.
 func (k *Consumer) Quiesce(ctx context.Context) error {
 	k.mu.Lock()
 	ch := k.ch
 	k.quiet = true
 	k.mu.Unlock()
 	if ch == nil {
+		k.cancel()
 		return nil
 	}
 	done := make(chan error, 1)
@@ -149,8 +152,8 @@ func (k *Consumer) Stop(ctx context.Context) error {
 
 func (k *Consumer) run() {
 	defer close(k.done)
-	defer close(k.out)
-	for pause := 20 * time.Millisecond; k.ctx.Err() == nil; {
+	defer k.end()
+	for pause := 20 * time.Millisecond; k.ctx.Err() == nil && !k.silent(); {
 		l, err := k.conn.acquire(k.ctx)
 		if err != nil {
 			return
@@ -168,6 +171,16 @@ func (k *Consumer) run() {
 			pause = min(pause*2, 2*time.Second)
 		}
 	}
+}
+
+// end closes Deliveries; whoever sends on it has ended.
+func (k *Consumer) end() { k.ended.Do(func() { close(k.out) }) }
+
+// silent tells whether no more deliveries are wanted: once the channel that could still acknowledge is lost there is nothing left to do.
+func (k *Consumer) silent() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.quiet
 }
 
 func (k *Consumer) open(l *link) (*amqp.Channel, <-chan amqp.Delivery, error) {
@@ -208,8 +221,7 @@ func (k *Consumer) serve(l *link) error {
 	k.ch = ch
 	quiet := k.quiet
 	k.mu.Unlock()
-	if quiet { // the channel that could still acknowledge is lost: there is nothing left to do
-		<-k.ctx.Done()
+	if quiet { // asked before there was a channel
 		return nil
 	}
 	k.ready.Store(true)
@@ -231,6 +243,9 @@ func (k *Consumer) serve(l *link) error {
 		case d, ok := <-in:
 			if !ok {
 				in = nil
+				if k.silent() {
+					k.end()
+				}
 				continue
 			}
 			k.unacked.Add(1)

@@ -1,9 +1,12 @@
 // Package app is a worker as a value: New, Start, Addr, Stop, Run. Tests start it in process.
 //
 //	SIGTERM ─► no more tasks, what was not begun goes back ─► executions may end (STOP_GRACE) ─► handed back at their next step
-//	        ─► steps in flight may end (STOP_PATIENCE) ─► cut ─► session ended, lock released
+//	        ─► steps in flight may end (STOP_PATIENCE) ─► cut ─► session ended ─► connections closed ─► lock released
 //
-// Everything starts without its dependencies and becomes ready by itself.
+// A second SIGTERM ends the patience: steps are cut at once, and still handed back in order. A broker that takes nothing for brokerPatience ends it
+// too: what can't be reported is left to recovery.
+//
+// Everything starts without its dependencies and becomes ready by itself. What can't mend itself (a state directory that can't be written) ends the process.
 package app
 
 import (
@@ -15,10 +18,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +34,6 @@ import (
 	"flowplatform/services/internal/lifecycle"
 	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/nodes"
-	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/telemetry"
 	"flowplatform/services/worker/internal/link"
@@ -63,9 +67,14 @@ type App struct {
 	mu     sync.Mutex
 	keeper *session.Keeper
 	feed   *link.Feed
-	cause  string // why it isn't working yet
-	order  chan struct{}
-	once   sync.Once
+	file   *session.LockFile
+	cause  string // why it isn't working yet, or any more
+	fatal  error  // why it ends by itself
+
+	order chan struct{} // closed when it shall end by itself
+	once  sync.Once
+	hurry chan struct{} // closed when patience with executions is over
+	haste sync.Once
 }
 
 // background is what runs until Stop.
@@ -78,7 +87,8 @@ type background struct {
 // New builds a worker. Nobody is listened to before Start.
 func New(o Options, log *slog.Logger) (*App, error) {
 	o.defaults()
-	a := &App{o: o, log: log.With("worker", o.WorkerID), registry: telemetry.Registry(), health: telemetry.NewHealth(), language: expr.New(), window: session.NewWindow(session.Boottime), cause: "starting", order: make(chan struct{})}
+	a := &App{o: o, log: log.With("worker", o.WorkerID), registry: telemetry.Registry(), health: telemetry.NewHealth(), language: expr.New(), window: session.NewWindow(session.Boottime), cause: "starting",
+		order: make(chan struct{}), hurry: make(chan struct{})}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	if err := a.build(); err != nil {
 		a.cancel()
@@ -103,9 +113,15 @@ func (a *App) build() error {
 		return err
 	}
 	a.stack.Push("database", func(context.Context) error { a.db.Close(); return nil })
+	// The lock goes last: a successor that has it may believe that nothing of this process acts or speaks any more.
+	a.stack.Push("lock file", a.unlock)
 	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " reports", Log: a.component("broker")})
 	a.stack.PushBounded("publisher", 8*time.Second, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		bound := 5 * time.Second
+		if a.outbox.Ready() != nil { // nobody listens
+			bound = 300 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(ctx, bound)
 		defer cancel()
 		return a.publisher.Close(ctx)
 	})
@@ -189,7 +205,7 @@ func (a *App) brokerReady(context.Context) error {
 	feed := a.feed
 	a.mu.Unlock()
 	if feed == nil {
-		return errors.New("not consuming yet: the session comes first")
+		return errors.New("not consuming yet: the lock of its state directory comes first")
 	}
 	return feed.Ready()
 }
@@ -227,115 +243,11 @@ func (a *App) start() error {
 	a.stack.PushBounded("probes", 2*time.Second, srv.Shutdown)
 	a.runner.Start()
 	a.wg.Go(func() { a.directory.Run(a.ctx) })
-	a.wg.Go(a.watchAlarm)
+	a.wg.Go(a.watch)
 	a.wg.Go(a.report)
 	a.wg.Go(a.work)
 	a.log.Info("listening", "probes", lis.Addr().String())
 	return nil
-}
-
-// work takes the lock, keeps a session, and consumes.
-func (a *App) work() {
-	file, err := session.Lock(a.ctx, a.o.WorkerStateDir, a.component("session"), func(holder string) {
-		a.setCause("waits for the lock of " + a.o.WorkerStateDir + ", which process " + holder + " holds: this allocation's former worker still lives")
-	})
-	if err != nil {
-		if a.ctx.Err() == nil {
-			a.setCause(err.Error())
-			a.log.Error("the worker can't begin", "error", err)
-		}
-		return
-	}
-	a.stack.Push("lock file", func(context.Context) error { return file.Close() })
-	host, err := os.Hostname()
-	if err != nil {
-		host = ""
-	}
-	keeper := session.NewKeeper(session.Options{
-		Lease: a.o.WorkerLease, File: file, Window: a.window, Calls: upstream.NewClient(a.directory, a.o.InternalToken), Runs: a.runner.Numbers, Listener: listener{a.runner, a},
-		Opening: protocol.OpenSessionRequest{Worker: a.o.WorkerID, Pool: a.o.WorkerPool, Host: host, Version: version(), Allocation: a.o.Allocation, Slots: a.o.MaxConcurrentFlows, Weight: a.o.WorkerWeight},
-		NewID:   store.NewID, Log: a.component("session"), Metrics: session.NewMetrics(a.registry),
-	})
-	conn := broker.Dial(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " tasks", Log: a.component("broker")})
-	feed := link.NewFeed(conn, a.o.WorkerPool, min(a.o.MaxConcurrentFlows, 256)+a.o.RabbitMQPrefetch, a.runner.Offer)
-	a.mu.Lock()
-	a.keeper, a.feed, a.cause = keeper, feed, ""
-	a.mu.Unlock()
-	kept, stop := context.WithCancel(context.Background())
-	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		select { // a first call to nobody would cost the successor of a dead worker half a second of back-off
-		case <-a.directory.Known():
-		case <-kept.Done():
-		}
-		if err := keeper.Run(kept); err != nil {
-			a.log.Error("the session's file can't be written: the worker stops", "error", err)
-			a.once.Do(func() { close(a.order) })
-		}
-	})
-	control := conn.Consume(broker.ConsumeOptions{Queue: broker.ControlQueue(a.o.WorkerID + "." + strconv.Itoa(os.Getpid())), Prefetch: 100, Bindings: []string{broker.ControlBinding}})
-	a.wg.Go(func() { a.obey(control) })
-	<-a.ctx.Done()
-	a.finish(keeper, feed)
-	stop()
-	keeping.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if _, running, _ := a.runner.Load(); running == 0 {
-		if err := keeper.End(ctx, "its worker has stopped"); err != nil {
-			a.log.Warn("the session wasn't ended", "error", err)
-		}
-	}
-	if err := conn.Close(); err != nil {
-		a.log.Warn("the connection wasn't closed", "error", err)
-	}
-}
-
-// finish empties the worker: see the package's picture.
-func (a *App) finish(keeper *session.Keeper, feed *link.Feed) {
-	bounded := func(d time.Duration, what string, do func(context.Context) error) bool {
-		ctx, cancel := context.WithTimeout(context.Background(), d)
-		defer cancel()
-		err := do(ctx)
-		if err != nil {
-			a.log.Info(what, "reason", err.Error())
-		}
-		return err == nil
-	}
-	bounded(2*time.Second, "consuming did not end in order", feed.Quiesce)
-	bounded(5*time.Second, "not all tasks were handed back", func(ctx context.Context) error { a.runner.Finish(ctx); return nil })
-	if !bounded(a.o.StopGrace, "executions are handed back at their next step", a.runner.Wait) {
-		a.runner.Drain()
-		if !bounded(a.o.StopPatience, "steps in flight are cut", a.runner.Wait) {
-			a.runner.Abandon()
-			bounded(keeper.Lease(), "executions are left to recovery", a.runner.Wait)
-		}
-	}
-	bounded(3*time.Second, "consumers did not stop in order", feed.Stop)
-	a.runner.Close()
-}
-
-// listener brings the session's news to the runner.
-type listener struct {
-	*runner.Runner
-	a *App
-}
-
-// Orders brings what a renewal's answer carried.
-func (l listener) Orders(answer protocol.SessionResponse) {
-	for _, c := range answer.Cancels {
-		l.Cancel(c)
-	}
-	if id, _ := l.a.window.Current(); len(answer.Orphans) > 0 {
-		l.Disown(id, answer.Orphans)
-	}
-	l.Resize(answer.Slots)
-	if answer.Drain {
-		l.a.once.Do(func() {
-			l.a.log.Info("asked to drain: the worker stops")
-			close(l.a.order)
-		})
-	}
 }
 
 func (a *App) setCause(why string) {
@@ -347,14 +259,24 @@ func (a *App) setCause(why string) {
 // Addr is where the probes listen.
 func (a *App) Addr() string { return a.listener.Addr().String() }
 
-// Stop empties the worker and ends everything.
+// Stop empties the worker and ends everything. When ctx ends before that, steps are cut and handed back.
 func (a *App) Stop(ctx context.Context) error {
+	a.setCause("stopping")
 	a.cancel()
+	defer context.AfterFunc(ctx, a.Hurry)()
 	a.wg.Wait()
-	return a.stack.Close(ctx)
+	return a.stack.Close(context.WithoutCancel(ctx))
 }
 
-// Run is New, Start, and Stop when ctx ends or the platform asks it to drain.
+// Hurry ends the patience of Stop: steps in flight are cut and handed back.
+func (a *App) Hurry() {
+	a.haste.Do(func() {
+		a.log.Info("no more patience: steps in flight are cut")
+		close(a.hurry)
+	})
+}
+
+// Run is New, Start, and Stop when ctx ends or the platform asks it to drain. While it stops, SIGTERM or SIGINT hurries it.
 func Run(ctx context.Context, o Options, log *slog.Logger) error {
 	a, err := New(o, log)
 	if err != nil {
@@ -368,5 +290,20 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 	case <-a.order:
 	}
 	a.log.Info("stopping")
-	return a.Stop(context.WithoutCancel(ctx))
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(again)
+	stopped := make(chan struct{})
+	defer close(stopped)
+	go func() {
+		select {
+		case <-again:
+			a.Hurry()
+		case <-stopped:
+		}
+	}()
+	err = a.Stop(context.WithoutCancel(ctx))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(a.fatal, err)
 }

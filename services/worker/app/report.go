@@ -3,6 +3,7 @@ package app
 import (
 	"encoding/json"
 	"errors"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"syscall"
@@ -12,74 +13,120 @@ import (
 	"flowplatform/services/internal/protocol"
 )
 
-// alarmLook is how often the broker's state is looked at; amqp091 tells of alarms, and this only reads a flag.
-const alarmLook = 200 * time.Millisecond
+// look is how often the broker's state and the memory are looked at; amqp091 tells of alarms, and this only reads a flag.
+const look = 100 * time.Millisecond
 
-// watchAlarm begins nothing new while the broker takes no reports.
-func (a *App) watchAlarm() {
-	t := time.NewTicker(alarmLook)
+// Shares of MEMORY_LIMIT_MB that live objects may have: above the first nothing is begun beside what runs, until they have less than the second.
+const (
+	memoryFull = 0.75
+	memoryEasy = 0.60
+)
+
+// watch begins nothing new while the broker takes no reports, or memory is short.
+func (a *App) watch() {
+	t := time.NewTicker(look)
 	defer t.Stop()
+	full, collected := false, time.Time{}
 	for {
 		select {
 		case <-a.ctx.Done():
 			return
 		case <-t.C:
-			if errors.Is(a.outbox.Ready(), broker.ErrBlocked) {
-				a.runner.Pause("alarm")
-			} else {
-				a.runner.Resume("alarm")
-			}
 		}
+		a.hold("alarm", errors.Is(a.outbox.Ready(), broker.ErrBlocked))
+		if full && time.Since(collected) > time.Second { // what is live is only known after a collection
+			runtime.GC()
+			collected = time.Now()
+		}
+		was := full
+		full = crowded(full, float64(liveBytes())/float64(int64(a.o.MemoryLimitMB)<<20))
+		if full && !was {
+			a.log.Warn("memory is short: nothing new is begun until executions have ended", "limitMb", a.o.MemoryLimitMB)
+		}
+		_, running, _ := a.runner.Load()
+		a.hold("memory", full && running > 0) // one at a time goes on, or nothing ever would
 	}
 }
 
-// report sends health reports.
+func crowded(was bool, share float64) bool {
+	if was {
+		return share > memoryEasy
+	}
+	return share > memoryFull
+}
+
+func (a *App) hold(reason string, on bool) {
+	if on {
+		a.runner.Pause(reason)
+	} else {
+		a.runner.Resume(reason)
+	}
+}
+
+// report sends health reports: every HEALTH_REPORT_INTERVAL, and when what is buffered has changed (it counts as depth) at most once a second.
 func (a *App) report() {
-	t := time.NewTicker(a.o.HealthReportInterval)
+	t := time.NewTicker(time.Second)
 	defer t.Stop()
-	at, used := time.Now(), cpuTime()
+	r := reporter{a: a, at: time.Now(), used: cpuTime()}
 	for {
 		select {
 		case <-a.ctx.Done():
+			r.send("draining")
 			return
 		case <-t.C:
 		}
-		id, open := a.window.Current()
-		slots, running, buffered := a.runner.Load()
+		_, _, buffered := a.runner.Load()
+		if buffered == r.buffered && time.Since(r.at) < a.o.HealthReportInterval-look {
+			continue
+		}
 		state := "ready"
-		if !open {
+		if _, open := a.window.Current(); !open {
 			state = "holding"
 		}
-		now, cpu := time.Now(), cpuTime()
-		err := a.outbox.Heartbeat(protocol.Heartbeat{
-			V: protocol.SchemaVersion, Worker: a.o.WorkerID, Session: id, Pool: a.o.WorkerPool, Slots: slots, Running: running, Buffered: buffered,
-			MemoryMB: memoryMB(), CPU: (cpu - used).Seconds() / now.Sub(at).Seconds(), Version: version(), State: state, At: now.UTC(),
-		})
-		at, used = now, cpu
-		if err != nil {
-			a.log.Debug("no health report", "reason", err.Error())
-		}
+		r.send(state)
 	}
 }
 
-// obey takes control messages: for speed only, renewals carry the same.
+// reporter remembers the last health report.
+type reporter struct {
+	a        *App
+	at       time.Time
+	used     time.Duration
+	buffered int
+}
+
+func (r *reporter) send(state string) {
+	a := r.a
+	if a.outbox.Ready() != nil {
+		return // it would only wait in the queue and be old
+	}
+	id, _ := a.window.Current()
+	slots, running, buffered := a.runner.Load()
+	now, cpu := time.Now(), cpuTime()
+	err := a.outbox.Heartbeat(protocol.Heartbeat{
+		V: protocol.SchemaVersion, Worker: a.o.WorkerID, Session: id, Pool: a.o.WorkerPool, Slots: slots, Running: running, Buffered: buffered,
+		MemoryMB: memoryMB(), CPU: (cpu - r.used).Seconds() / max(now.Sub(r.at).Seconds(), 0.001), Version: version(), State: state, At: now.UTC(),
+	})
+	r.at, r.used, r.buffered = now, cpu, buffered
+	if err != nil {
+		a.log.Debug("no health report", "reason", err.Error())
+	}
+}
+
+// obey takes control messages until the connection is closed: for speed only, renewals carry the same.
 func (a *App) obey(c *broker.Consumer) {
-	for {
-		select {
-		case <-a.ctx.Done():
-			return
-		case d, ok := <-c.Deliveries():
-			if !ok {
-				return
-			}
-			var m protocol.Control
-			if err := json.Unmarshal(d.Body, &m); err != nil {
-				a.log.Warn("a control message can't be read", "reason", err.Error())
-			} else if m.Cancel != nil {
-				a.runner.Cancel(*m.Cancel)
-			}
-			d.Ack()
+	for d := range c.Deliveries() {
+		var m protocol.Control
+		if err := json.Unmarshal(d.Body, &m); err != nil {
+			a.log.Warn("a control message can't be read", "reason", err.Error())
 		}
+		if m.Cancel != nil {
+			a.runner.Cancel(*m.Cancel)
+		}
+		if m.Drain != "" && m.Drain == a.o.WorkerID {
+			a.drain()
+		}
+		d.Ack()
 	}
 }
 
@@ -89,6 +136,13 @@ func version() string {
 		return info.Main.Version
 	}
 	return "dev"
+}
+
+// liveBytes is what the last collection found in use.
+func liveBytes() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 func memoryMB() int {

@@ -5,6 +5,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"flowplatform/services/internal/broker"
@@ -23,18 +24,14 @@ type Feed struct {
 type queue struct {
 	consumer *broker.Consumer
 	ledger   *ledger
-}
-
-// quiescer is a consumer that can end consuming and keep its channel, so that what is in hand can still be acknowledged.
-type quiescer interface {
-	Quiesce(ctx context.Context) error
+	offered  chan struct{} // closed when all that was delivered has been offered
 }
 
 // NewFeed begins to consume; every delivery goes to offer, which must not block. conn must not be published on.
 func NewFeed(conn *broker.Conn, pool string, prefetch int, offer func(runner.Delivery)) *Feed {
 	f := &Feed{}
 	for i, name := range broker.Priorities {
-		q := &queue{consumer: conn.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue(pool, name), Prefetch: prefetch}), ledger: newLedger()}
+		q := &queue{consumer: conn.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue(pool, name), Prefetch: prefetch}), ledger: newLedger(), offered: make(chan struct{})}
 		f.queues = append(f.queues, q)
 		f.wg.Go(func() { q.receive(runner.Priority(i), offer) })
 		f.wg.Go(q.ledger.run)
@@ -43,7 +40,7 @@ func NewFeed(conn *broker.Conn, pool string, prefetch int, offer func(runner.Del
 }
 
 func (q *queue) receive(p runner.Priority, offer func(runner.Delivery)) {
-	defer q.ledger.close()
+	defer close(q.offered)
 	for d := range q.consumer.Deliveries() {
 		returns, _ := number(d.Headers[returnsHeader])
 		offer(runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)})
@@ -83,24 +80,40 @@ func (f *Feed) Ready() error {
 	return nil
 }
 
-// Quiesce ends the consuming; what is in hand can still be acknowledged.
+// Quiesce ends the consuming; what is in hand can still be acknowledged. When it returns nil all that was delivered has been offered: nothing
+// comes after it.
 func (f *Feed) Quiesce(ctx context.Context) error {
-	var errs []error
-	for _, q := range f.queues {
-		if c, ok := any(q.consumer).(quiescer); ok {
-			errs = append(errs, c.Quiesce(ctx))
+	return f.each(func(q *queue) error {
+		if err := q.consumer.Quiesce(ctx); err != nil {
+			return err
 		}
-	}
-	return errors.Join(errs...)
+		select {
+		case <-q.offered:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("link.Quiesce: what was delivered hasn't all come: %w", ctx.Err())
+		}
+	})
 }
 
 // Stop acknowledges what was to be acknowledged and closes the channels: what is left is delivered again.
 func (f *Feed) Stop(ctx context.Context) error {
-	var errs []error
-	for _, q := range f.queues {
+	return f.each(func(q *queue) error {
 		q.ledger.flush()
-		errs = append(errs, q.consumer.Stop(ctx))
+		defer q.ledger.close()
+		return q.consumer.Stop(ctx)
+	})
+}
+
+// Wait waits for the feed's goroutines, after Stop and the end of the connection.
+func (f *Feed) Wait() { f.wg.Wait() }
+
+func (f *Feed) each(do func(*queue) error) error {
+	errs := make([]error, len(f.queues))
+	var wg sync.WaitGroup
+	for i, q := range f.queues {
+		wg.Go(func() { errs[i] = do(q) })
 	}
-	f.wg.Wait()
+	wg.Wait()
 	return errors.Join(errs...)
 }

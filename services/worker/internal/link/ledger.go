@@ -67,11 +67,13 @@ func (r *receipt) Ack() {
 	}
 	r.acked = true
 	l.pending = append(l.pending, r)
-	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
+	if !l.closed {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
 	}
+	l.mu.Unlock()
 }
 
 // Gone tells whether the delivery's channel is gone.

@@ -144,7 +144,7 @@ func (in *intake) endGap() {
 }
 
 func (in *intake) nextSuspect() func() {
-	if in.alone || in.gap || in.running > 0 || len(in.suspects) == 0 || in.stopped {
+	if in.alone || in.gap || in.running > 0 || len(in.suspects) == 0 || len(in.paused) > 0 || in.stopped {
 		return nil
 	}
 	begin := in.suspects[0].begin
@@ -163,9 +163,17 @@ func (in *intake) pause(reason string) {
 
 func (in *intake) resume(reason string) {
 	in.mu.Lock()
+	if !in.paused[reason] {
+		in.mu.Unlock()
+		return
+	}
 	delete(in.paused, reason)
+	begin := in.nextSuspect()
 	in.mu.Unlock()
 	in.cond.Broadcast()
+	if begin != nil {
+		go begin()
+	}
 }
 
 // resize sets the number of slots.

@@ -18,6 +18,7 @@ type metrics struct {
 	held           prometheus.Counter
 	suspects       prometheus.Counter
 	inflight       prometheus.Gauge
+	paused         *prometheus.GaugeVec
 	claimLatency   prometheus.Histogram
 	confirmLatency prometheus.Histogram
 
@@ -68,7 +69,8 @@ func newMetrics(reg prometheus.Registerer, r *Runner) *metrics {
 		confirmLatency: histogram("worker_report_confirm_seconds", "From a report's making to its confirm."),
 		inflight:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "worker_effects_in_flight", Help: "Effects in flight."}),
 	}
-	reg.MustRegister(m.inflight)
+	m.paused = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "worker_paused", Help: "1 while nothing new is begun, by reason: alarm (the broker takes no reports), memory."}, []string{"reason"})
+	reg.MustRegister(m.inflight, m.paused)
 	gauge("worker_slots", "Slots for executions, as tuned.", func() float64 { slots, _, _ := r.Load(); return float64(slots) })
 	gauge("worker_runs", "Executions that run here.", func() float64 { _, running, _ := r.Load(); return float64(running) })
 	gauge("worker_buffered", "Tasks delivered and not begun.", func() float64 { _, _, buffered := r.Load(); return float64(buffered) })

@@ -117,10 +117,16 @@ func (r *Runner) Close() {
 func (r *Runner) Offer(d Delivery) { r.intake.offer(d) }
 
 // Pause begins nothing new while the reason holds; what runs goes on.
-func (r *Runner) Pause(reason string) { r.intake.pause(reason) }
+func (r *Runner) Pause(reason string) {
+	r.intake.pause(reason)
+	r.metrics.paused.WithLabelValues(reason).Set(1)
+}
 
 // Resume takes a reason of Pause away.
-func (r *Runner) Resume(reason string) { r.intake.resume(reason) }
+func (r *Runner) Resume(reason string) {
+	r.intake.resume(reason)
+	r.metrics.paused.WithLabelValues(reason).Set(0)
+}
 
 // Resize sets the number of slots; 0 is the worker's own.
 func (r *Runner) Resize(slots int) {
