@@ -17,6 +17,7 @@ type NodeType struct {
 	Type    string
 	Version int
 	Kind    Kind
+	Inputs  bool                                 // its commands carry Inputs
 	Ports   func(config map[string]any) []string // the ports that this configuration has; nil: PortMain only
 	Timeout time.Duration                        // default for one try; 0: none
 	Retry   *Retry                               // default; nil: one try
@@ -173,6 +174,14 @@ type Command struct {
 	Seed    uint64    // for nodes that need randomness or a stable id
 	Now     time.Time // the execution's clock, for pure nodes
 	Scope   *Scope    // for nodes that evaluate more themselves (data.code)
+	Inputs  []Input   // for types that ask for them (NodeType.Inputs)
+}
+
+// Input is what came in by one edge that was taken.
+type Input struct {
+	From   string // node
+	Port   string
+	Output any
 }
 
 // Op is the kind of a Command.

@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -21,6 +22,7 @@ type Spec struct {
 	Config      string        // JSON Schema 2020-12 of the config; additionalProperties false. Expression strings are allowed wherever a value is: the catalogue sees to that
 	Output      string        // JSON Schema 2020-12 of the output
 	Ports       []string      // fixed ports; empty: main
+	Inputs      bool          // it wants Call.Inputs
 	Credential  string        // type of credential that it takes, "" for none
 	Timeout     time.Duration // default for one try
 	Retry       *flow.Retry   // default; nil: one try
@@ -56,6 +58,33 @@ type Call struct {
 	Seed           uint64
 	Log            *slog.Logger
 	Limits         Limits
+	// Inputs are the outputs that came in by the edges that were taken, in the order of the document's edges; only for types whose Spec asks for them.
+	Inputs []flow.Input
+	// Credential opens the credential that the config's field "credential" names (an id or a name), of one of the types given. What it gives stays in
+	// memory. nil where the caller has none to give. Errors are *Error, ready to be returned.
+	Credential func(ctx context.Context, types ...string) (Credential, error)
+}
+
+// Credential is one that was opened: its public and secret fields together. It prints as nothing that could be read in a log.
+type Credential struct {
+	ID     string
+	Name   string
+	Type   string
+	Fields map[string]string
+}
+
+// String tells the name only.
+func (c Credential) String() string { return "credential " + c.Name }
+
+// GoString is String.
+func (c Credential) GoString() string { return c.String() }
+
+// LogValue is String.
+func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalJSON refuses: a credential is never written down.
+func (c Credential) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("node: a credential is never written as JSON")
 }
 
 // Limits of one try.
