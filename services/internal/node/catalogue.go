@@ -29,6 +29,9 @@ type entry struct {
 	engine flow.NodeType
 }
 
+// CredentialSetting is the setting that names a credential, in every node type that takes one.
+const CredentialSetting = "credential"
+
 var typeName = regexp.MustCompile(`^[a-z][a-z0-9]*\.[a-z][A-Za-z0-9]*$`)
 
 // NewCatalogue checks the specs: schemas compile, names and versions are right and unique, examples fit.
@@ -77,6 +80,9 @@ func newEntry(t Type) (entry, error) {
 	}
 	if _, err := compileSchema(t.Output); err != nil {
 		return entry{}, fmt.Errorf("output schema: %w", err)
+	}
+	if _, has := config.Properties[CredentialSetting]; has != (len(t.Credentials) > 0) {
+		return entry{}, errors.New("what takes credentials has the setting credential, and nothing else has it")
 	}
 	e := entry{Type: t, config: config}
 	ports := t.Ports
@@ -148,12 +154,16 @@ func (e entry) check(config map[string]any) []flow.Problem {
 	if config == nil {
 		config = map[string]any{}
 	}
+	var out []flow.Problem
+	if len(e.Credentials) > 0 && hasExpression(config[CredentialSetting]) {
+		out = append(out, flow.Problem{Pointer: pointer([]string{CredentialSetting}), Code: "constant",
+			Message: "a credential is named, not computed: which secrets a flow uses must be seen by who reads it, and not be chosen by its input"})
+	}
 	err := e.config.Validate(config)
 	var ve *jsonschema.ValidationError
 	if !errors.As(err, &ve) {
-		return nil
+		return out
 	}
-	var out []flow.Problem
 	leaves(ve, func(leaf *jsonschema.ValidationError) {
 		if hasExpression(at(config, leaf.InstanceLocation)) {
 			return
@@ -238,7 +248,7 @@ type View struct {
 	Ports       []string        `json:"ports"`
 	Config      json.RawMessage `json:"config"`
 	Output      json.RawMessage `json:"output"`
-	Credential  string          `json:"credential,omitempty"`
+	Credentials []string        `json:"credentials,omitempty" doc:"Types of credential that the setting credential may name"`
 	Timeout     string          `json:"timeout,omitempty"`
 	Retry       *flow.Retry     `json:"retry,omitempty"`
 	Examples    []ExampleView   `json:"examples"`
@@ -256,7 +266,7 @@ type ExampleView struct {
 // View gives the type as the API shows it.
 func (s Spec) View() View {
 	v := View{Type: s.Type, Version: s.Version, Title: s.Title, Description: s.Description, Category: s.Category, Kind: s.Kind, Ports: s.Ports, Config: compact(s.Config), Output: compact(s.Output),
-		Credential: s.Credential, Retry: s.Retry, Examples: []ExampleView{}}
+		Credentials: s.Credentials, Retry: s.Retry, Examples: []ExampleView{}}
 	if len(v.Ports) == 0 {
 		v.Ports = []string{flow.PortMain}
 	}

@@ -23,7 +23,7 @@ type Spec struct {
 	Output      string        // JSON Schema 2020-12 of the output
 	Ports       []string      // fixed ports; empty: main
 	Inputs      bool          // it wants Call.Inputs
-	Credential  string        // type of credential that it takes, "" for none
+	Credentials []string      // types of credential (package credential) that its setting "credential" may name; nil: it takes none
 	Timeout     time.Duration // default for one try
 	Retry       *flow.Retry   // default; nil: one try
 	Examples    []Example     // run by tests

@@ -1,10 +1,16 @@
 package nodes
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"syscall"
+	"time"
 )
 
-// HTTPOptions of http.request.
+// HTTPOptions say which addresses may be called: by http.request, and by whatever else connects for a flow.
 type HTTPOptions struct {
 	DenyPrivate  bool // refuse 10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7
 	DenyLoopback bool // refuse 127/8 and ::1: for hosts that run the platform's own servers too
@@ -72,4 +78,74 @@ func embedded(a netip.Addr) (netip.Addr, bool) {
 		return last, true
 	}
 	return a, false
+}
+
+type resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// refused is the error of a connection that may not be made.
+type refused struct{ host, why string }
+
+func (r *refused) Error() string { return fmt.Sprintf("%s may not be called: %s", r.host, r.why) }
+
+// Refused tells whether an error says that a connection may not be made, and why.
+func Refused(err error) (why string, ok bool) {
+	var r *refused
+	if errors.As(err, &r) {
+		return r.Error(), true
+	}
+	return "", false
+}
+
+// DialContext connects as net.Dialer does, by TCP and to addresses that may be called only. Every client that connects for a flow dials with it. A Refused error
+// says that it may not.
+func (o HTTPOptions) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return o.dialer(net.DefaultResolver)(ctx, network, address)
+}
+
+func (o HTTPOptions) dialer(names resolver) func(ctx context.Context, network, address string) (net.Conn, error) {
+	// Control sees the address that the kernel is about to connect to: nothing can change between this look and the connection.
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return &refused{address, "its address can't be read"}
+		}
+		if why := o.refusal(ap.Addr()); why != "" {
+			return &refused{ap.Addr().String(), why}
+		}
+		return nil
+	}}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		switch network {
+		case "tcp", "tcp4", "tcp6":
+		default:
+			return nil, &refused{address, "it is not reached by TCP but by " + network}
+		}
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		addrs, err := names.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addrs { // one bad address is enough: an attacker who owns the name could win the race for it
+			if why := o.refusal(a); why != "" {
+				return nil, &refused{host, why}
+			}
+		}
+		var last error
+		for _, a := range addrs {
+			c, err := dialer.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
+			if err == nil {
+				return c, nil
+			}
+			last = err
+		}
+		if last == nil {
+			last = fmt.Errorf("%s has no address", host)
+		}
+		return nil, last
+	}
 }

@@ -12,11 +12,9 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -56,59 +54,13 @@ func httpRequest(o HTTPOptions) node.Type {
 	}
 }
 
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 type httpExecutor struct {
 	client *http.Client
 }
 
-// refused is the error of a connection that may not be made.
-type refused struct{ host, why string }
-
-func (r *refused) Error() string { return fmt.Sprintf("%s may not be called: %s", r.host, r.why) }
-
 func newHTTP(o HTTPOptions, names resolver) *httpExecutor {
-	// Control sees the address that the kernel is about to connect to: nothing can change between this look and the connection.
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return &refused{address, "its address can't be read"}
-		}
-		if why := o.refusal(ap.Addr()); why != "" {
-			return &refused{ap.Addr().String(), why}
-		}
-		return nil
-	}}
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			addrs, err := names.LookupNetIP(ctx, "ip", host)
-			if err != nil {
-				return nil, err
-			}
-			for _, a := range addrs { // one bad address is enough: an attacker who owns the name could win the race for it
-				if why := o.refusal(a); why != "" {
-					return nil, &refused{host, why}
-				}
-			}
-			var last error
-			for _, a := range addrs {
-				c, err := dialer.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
-				if err == nil {
-					return c, nil
-				}
-				last = err
-			}
-			if last == nil {
-				last = fmt.Errorf("%s has no address", host)
-			}
-			return nil, last
-		},
+		DialContext:       o.dialer(names),
 		ForceAttemptHTTP2: true, MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 60 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes, DisableCompression: true, ExpectContinueTimeout: time.Second,
 	}
