@@ -274,7 +274,7 @@ func TestInsertExecutions(t *testing.T) {
 	if _, err := db.Idempotency(ctx, "token 2", "k"); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("another's key: %v", err)
 	}
-	if n, err := db.DeleteIdempotencyKeys(ctx, -time.Minute); err != nil || n != 2 {
+	if n, err := db.DeleteOld(ctx, "idempotency_keys", -time.Minute); err != nil || n != 2 {
 		t.Fatalf("%d keys removed, %v", n, err)
 	}
 	if none, err := db.InsertExecutions(ctx, nil); err != nil || len(none) != 0 {

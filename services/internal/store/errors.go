@@ -21,7 +21,7 @@ var (
 	// ErrStale says that the row has moved on since the caller read it.
 	ErrStale = errors.New("changed by someone else since it was read: read it again")
 	// ErrNoPartition says that no partition takes a row: its id's time is far from now, or partitions were not made ahead.
-	ErrNoPartition = errors.New("no partition for this id's day: run the migrate job (it makes partitions days ahead) and check this machine's clock")
+	ErrNoPartition = errors.New("no partition for this id's day: the leading orchestrator makes them days ahead, and a missing one within a minute (so does the migrate job): is one leading? Is this machine's clock right?")
 )
 
 // ConflictError names the field whose value exists already.

@@ -235,12 +235,6 @@ func (db *DB) Idempotency(ctx context.Context, scope, key string) (Idempotency, 
 	return k, nil
 }
 
-// DeleteIdempotencyKeys removes keys older than keep, at most 1,000; it returns how many it removed.
-func (db *DB) DeleteIdempotencyKeys(ctx context.Context, keep time.Duration) (int, error) {
-	return exec(ctx, db, "DeleteIdempotencyKeys", `DELETE FROM idempotency_keys WHERE (scope, key) IN
-		(SELECT scope, key FROM idempotency_keys WHERE created_at < clock_timestamp() - $1::interval ORDER BY created_at LIMIT 1000)`, keep)
-}
-
 // ExistingExecutions tells which of the ids have rows, on the primary: to read an unknown commit back.
 func (db *DB) ExistingExecutions(ctx context.Context, ids []protocol.ID) (map[protocol.ID]bool, error) {
 	lo, hi := bounds(ids)

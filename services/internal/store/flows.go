@@ -79,9 +79,9 @@ func (db *DB) CreateFlow(ctx context.Context, f Flow, doc json.RawMessage, creat
 	return writeOne(ctx, db, "CreateFlow", `
 		WITH f AS (
 			INSERT INTO flows (id, project_id, name, description, labels, published, latest) VALUES ($1, $2, $3, $4, $5, $6, 1) RETURNING `+flowColumns+`),
-		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by) SELECT f.id, 1, $7, $8 FROM f)
+		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by, retention) SELECT f.id, 1, $7, $8, $9 FROM f)
 		SELECT `+flowColumns+` FROM f`,
-		scanFlow, dbID(f.ID), projectOf(f.Project), f.Name, f.Description, labelsOf(f.Labels), published, []byte(doc), createdBy)
+		scanFlow, dbID(f.ID), projectOf(f.Project), f.Name, f.Description, labelsOf(f.Labels), published, []byte(doc), createdBy, retentionOf(doc))
 }
 
 // SaveFlow stores a new version of a flow, and its name, description and labels. ifRevision -1: whatever it is; else ErrStale when the flow has moved on.
@@ -91,9 +91,9 @@ func (db *DB) SaveFlow(ctx context.Context, id protocol.ID, ifRevision int, name
 			UPDATE flows SET name = $3, description = $4, labels = $5, latest = latest + 1, published = CASE WHEN $6 THEN latest + 1 ELSE published END,
 				revision = revision + 1, updated_at = clock_timestamp()
 			WHERE id = $1 AND deleted_at IS NULL AND ($2 = -1 OR revision = $2) RETURNING `+flowColumns+`),
-		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by) SELECT f.id, f.latest, $7, $8 FROM f)
+		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by, retention) SELECT f.id, f.latest, $7, $8, $9 FROM f)
 		SELECT `+flowColumns+` FROM f`,
-		scanFlow, dbID(id), ifRevision, name, description, labelsOf(labels), publish, []byte(doc), createdBy)
+		scanFlow, dbID(id), ifRevision, name, description, labelsOf(labels), publish, []byte(doc), createdBy, retentionOf(doc))
 	return db.oneFlow(ctx, "SaveFlow", id, rows, err)
 }
 

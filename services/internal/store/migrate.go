@@ -116,8 +116,3 @@ func (db *DB) SchemaReady(ctx context.Context) error {
 func (db *DB) EnsurePartitions(ctx context.Context, days int) (int, error) {
 	return writeOne(ctx, db, "EnsurePartitions", `SELECT flow_ensure_partitions($1)`, func(r pgx.Rows, v *int) error { return r.Scan(v) }, days)
 }
-
-// DropPartitions drops the partitions of a day (UTC) if every execution in them is final, and tells whether it did.
-func (db *DB) DropPartitions(ctx context.Context, day time.Time) (bool, error) {
-	return writeOne(ctx, db, "DropPartitions", `SELECT flow_drop_partitions($1)`, func(r pgx.Rows, v *bool) error { return r.Scan(v) }, day)
-}

@@ -98,7 +98,8 @@ func TestRights(t *testing.T) {
 		{`INSERT INTO terms (term, holder) VALUES (1, 'x')`, "o"}, {`DELETE FROM terms`, ""}, {`SELECT FROM decisions`, "go"}, {`DELETE FROM dead_letters`, "o"}, {`SELECT FROM dead_letters`, "go"},
 		{`UPDATE cursors SET position = 0`, "o"}, {`UPDATE fires SET term = term`, "o"}, {`DELETE FROM schedules`, "g"}, {`UPDATE schedules SET paused = paused`, "go"},
 		{`DELETE FROM idempotency_keys`, "go"}, {`UPDATE platform SET report_shards = report_shards`, "o"},
-		{`SELECT FROM schema_migrations`, ""}, {`SELECT flow_schema_version()`, "gow"}, {`SELECT flow_ensure_partitions(7)`, "o"}, {`SELECT flow_drop_partitions('2020-01-01')`, "o"},
+		{`SELECT FROM schema_migrations`, ""}, {`SELECT flow_schema_version()`, "gow"}, {`SELECT flow_ensure_partitions(7)`, "o"}, {`SELECT flow_drop_partitions('2020-01-01', now(), 1)`, "o"},
+		{`SELECT flow_purge_audit('2020-01-01', 1)`, "o"},
 		{`CREATE TABLE mine (id int)`, ""}, {`DROP TABLE executions`, ""}, {`TRUNCATE reports`, ""}, {`SELECT FROM ` + partitionOf("executions", time.Now()), ""},
 	}
 	roles := map[string]*DB{"g": b.open(t, "flow_gateway"), "o": b.open(t, "flow_orchestrator"), "w": b.open(t, "flow_worker")}
@@ -162,11 +163,14 @@ func TestPartitions(t *testing.T) {
 	if n := b.sql(t, `SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'executions'::regclass AND pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'`); n != "0" {
 		t.Fatal("there is a default partition")
 	}
-	if _, err := b.db.DropPartitions(t.Context(), time.Now()); err == nil {
+	drop := func(day, endedBefore time.Time) (Dropped, error) {
+		return b.db.DropPartitions(t.Context(), day, endedBefore, 500*time.Millisecond)
+	}
+	if _, err := drop(time.Now(), time.Now()); err == nil {
 		t.Fatal("today's partitions were dropped")
 	}
-	if done, err := b.db.DropPartitions(t.Context(), time.Now().Add(-100*24*time.Hour)); err != nil || done {
-		t.Fatalf("a day without partitions: %v, %v", done, err)
+	if got, err := drop(time.Now().Add(-100*24*time.Hour), time.Now()); err != nil || got != DayMissing {
+		t.Fatalf("a day without partitions: %v, %v", got, err)
 	}
 	// An old day: busy as long as one execution isn't final.
 	day := time.Now().UTC().Add(-10 * 24 * time.Hour)
@@ -180,12 +184,15 @@ func TestPartitions(t *testing.T) {
 	if _, err := b.db.InsertExecutions(t.Context(), []NewExecution{row}); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := b.db.DropPartitions(t.Context(), day); err != nil || done {
-		t.Fatalf("a busy day was dropped: %v, %v", done, err)
+	if got, err := drop(day, time.Now()); err != nil || got != DayInUse {
+		t.Fatalf("a busy day: %v, %v", got, err)
 	}
-	b.sql(t, `UPDATE executions SET state = 'succeeded'`)
-	if done, err := b.db.DropPartitions(t.Context(), day); err != nil || !done {
-		t.Fatalf("a finished day: %v, %v", done, err)
+	b.sql(t, `UPDATE executions SET state = 'succeeded', finished_at = now() - interval '2 days'`)
+	if got, err := drop(day, time.Now().Add(-72*time.Hour)); err != nil || got != DayInUse {
+		t.Fatalf("a day of which something ended too lately: %v, %v", got, err)
+	}
+	if got, err := drop(day, time.Now().Add(-24*time.Hour)); err != nil || got != DayDropped {
+		t.Fatalf("a finished day: %v, %v", got, err)
 	}
 	if _, err := b.db.ExecutionByID(t.Context(), row.ID); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("its executions: %v", err)

@@ -18,4 +18,8 @@ type Options struct {
 	LeaderKey        string        `env:"LEADER_KEY" envDefault:"flow/orchestrator/leader" desc:"key of the leader's lock in Consul"`
 	LeaderTTL        time.Duration `env:"LEADER_TTL" envDefault:"1200ms" min:"1s" max:"1m" desc:"TTL of the leader's session; a takeover takes two of them. Consul's servers must allow it (session_ttl_min), else it is 10s"`
 	InstanceID       string        `env:"INSTANCE_ID" desc:"names this process in the lock and in logs; default: host and process id"`
+
+	ExecutionRetention time.Duration `env:"EXECUTION_RETENTION" envDefault:"720h" min:"24h" max:"87600h" desc:"how long executions are kept after their end, in whole days; a flow's settings.retention goes before it, and may be shorter"`
+	HistoryRetention   time.Duration `env:"HISTORY_RETENTION" envDefault:"720h" min:"1h" max:"87600h" desc:"how long dead letters, decisions and fires are kept"`
+	AuditRetention     time.Duration `env:"AUDIT_RETENTION" envDefault:"8760h" min:"2160h" max:"876000h" desc:"how long the audit is kept, 90 days at least"`
 }

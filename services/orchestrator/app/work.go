@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"flowplatform/services/internal/broker"
@@ -14,6 +15,7 @@ import (
 	"flowplatform/services/orchestrator/internal/leader"
 	"flowplatform/services/orchestrator/internal/queues"
 	"flowplatform/services/orchestrator/internal/rescue"
+	"flowplatform/services/orchestrator/internal/retention"
 )
 
 // work starts, as soon as the schema is there, everything that works on the database and the broker.
@@ -59,13 +61,21 @@ func (a *App) stand() error {
 	letters := &queues.DeadLetters{Conn: a.broker.letters, Insert: a.db.InsertDeadLetters, Log: a.component("deadletters")}
 	work := rescue.New(rescue.Options{
 		Store: a.db, Publisher: a.broker.publisher, Lease: a.o.WorkerLease, Clock: leader.Boottime, Sender: a.sender, Follow: a.follow.Take,
-		Partitions: func(ctx context.Context, days int) error { _, err := a.db.EnsurePartitions(ctx, days); return err }, DeadLetters: letters.Run, Log: a.component("rescue"), Registerer: a.registry,
+		DeadLetters: letters.Run, Log: a.component("rescue"), Registerer: a.registry,
 	})
 	letters.Moved = work.LettersMoved
+	keep := retention.New(retention.Options{
+		Store: a.db, Executions: a.o.ExecutionRetention, History: a.o.HistoryRetention, Audit: a.o.AuditRetention, Log: a.component("retention"), Registerer: a.registry,
+	})
 	elector, err := leader.New(leader.Options{
 		Address: a.o.ConsulAddress, Token: a.o.ConsulToken, Key: a.o.LeaderKey, TTL: a.o.LeaderTTL, Holder: a.id, RaiseTerm: a.db.RaiseTerm,
-		Work: func(ctx context.Context, term *leader.Term) { work.Work(ctx, term) },
-		Log:  a.component("leader"), Registerer: a.registry,
+		Work: func(ctx context.Context, term *leader.Term) {
+			var loops sync.WaitGroup
+			loops.Go(func() { work.Work(ctx, term) })
+			loops.Go(func() { keep.Work(ctx, term) })
+			loops.Wait()
+		},
+		Log: a.component("leader"), Registerer: a.registry,
 	})
 	if err != nil {
 		return err

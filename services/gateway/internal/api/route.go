@@ -205,7 +205,7 @@ func fromStore(err error) *problem.Problem {
 	case errors.Is(err, protocol.ErrData):
 		return problem.New(http.StatusUnprocessableEntity, "the database refuses a value of this request: texts must be valid UTF-8 without NUL").Wrap(err)
 	case errors.Is(err, store.ErrNoPartition):
-		return problem.New(http.StatusServiceUnavailable, "the database has no partition for today: the job migrate makes them").RetryAfter(1).Wrap(err)
+		return problem.New(http.StatusServiceUnavailable, "the database has no partition for this day: the leading orchestrator makes it within a minute").RetryAfter(10).Wrap(err)
 	case errors.As(err, &unusable) && strings.HasPrefix(unusable.SQLState(), "42"):
 		return problem.New(http.StatusInternalServerError, "this is a fault of the gateway: its log says more").Wrap(err)
 	case errors.As(err, &unusable), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

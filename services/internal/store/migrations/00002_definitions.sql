@@ -79,10 +79,12 @@ CREATE TABLE flow_versions (
     version    int         NOT NULL CHECK (version > 0),
     codec      text        NOT NULL DEFAULT '',
     document   bytea       NOT NULL,
+    retention  interval, -- settings.retention of the document; null: the platform's
     created_by text        NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (flow_id, version)
 );
+CREATE INDEX flow_versions_retention ON flow_versions (flow_id, version) WHERE retention IS NOT NULL; -- few: the leader reads them every minute
 
 CREATE TABLE schedules (
     id          uuid        PRIMARY KEY,

@@ -115,7 +115,7 @@ CREATE TABLE signals (
     taken_by     uuid,
     taken_at     timestamptz
 );
-CREATE INDEX signals_execution ON signals (execution_id, name) WHERE taken_at IS NULL;
+CREATE INDEX signals_execution ON signals (execution_id, name) WHERE execution_id IS NOT NULL;
 CREATE INDEX signals_key ON signals (project_id, name, key) WHERE taken_at IS NULL AND execution_id IS NULL;
 
 CREATE TABLE sessions (
@@ -161,6 +161,7 @@ CREATE TABLE dead_letters (
     count        int         NOT NULL DEFAULT 1,
     at           timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX dead_letters_at ON dead_letters (at);
 CREATE INDEX dead_letters_execution ON dead_letters (execution_id) WHERE execution_id IS NOT NULL;
 
 -- Leadership as PostgreSQL sees it: one row per term.

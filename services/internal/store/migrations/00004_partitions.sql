@@ -44,12 +44,20 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Drops the partitions of a day when every execution in them is final; returns whether it did. Short of patience on purpose: it
--- needs ACCESS EXCLUSIVE, and whoever waits for that makes all others wait. Call again on lock_not_available (55P03).
-CREATE FUNCTION flow_drop_partitions(day date) RETURNS boolean
+-- Drops the partitions of a day (UTC) when every execution in them is final and ended before a time. What is left of them elsewhere (payloads,
+-- waits, signals) is deleted afterwards, in batches, by the ranges of ids that have no partition. Returns
+--   missing  there is no such day (any more)
+--   in use   an execution of that day isn't final, or ended later
+--   locked   somebody holds a lock on the tables and did not let go within patience_ms
+--   dropped
+--
+-- The check reads the whole day: it is made once, under a lock that only keeps writers of that day away. Then comes ACCESS EXCLUSIVE on the
+-- parents, which all others queue behind while we wait for it: so that wait is a second at most, and shorter than deadlock_timeout, so that who
+-- gives up is always this function.
+CREATE FUNCTION flow_drop_partitions(day date, finished_before timestamptz, patience_ms int) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp
-SET lock_timeout = '1s'
+SET lock_timeout = '900ms'
 AS $$
 DECLARE
     suffix text := to_char(day, 'YYYYMMDD');
@@ -59,22 +67,42 @@ BEGIN
         RAISE EXCEPTION 'partitions of % are in use', day;
     END IF;
     IF to_regclass('executions_' || suffix) IS NULL THEN
-        RETURN false;
+        RETURN 'missing';
     END IF;
-    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE state IN (''queued'', ''running'', ''waiting''))', 'executions_' || suffix) INTO busy;
-    IF busy THEN
-        RETURN false;
+    PERFORM set_config('lock_timeout', least(greatest(patience_ms, 1), 900) || 'ms', true);
+    BEGIN
+        EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', 'executions_' || suffix);
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE state IN (''queued'', ''running'', ''waiting'') OR finished_at >= $1)', 'executions_' || suffix)
+            INTO busy USING finished_before;
+        IF busy THEN
+            RETURN 'in use';
+        END IF;
+        LOCK TABLE ONLY executions, ONLY reports IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('DROP TABLE %I', 'executions_' || suffix);
+        EXECUTE format('DROP TABLE IF EXISTS %I', 'reports_' || suffix);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        RETURN 'locked';
+    END;
+    RETURN 'dropped';
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Nobody may change or delete what stands in the audit; only what is older than a bound goes, and the bound is 90 days at least.
+CREATE FUNCTION flow_purge_audit(before timestamptz, batch int) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp
+AS $$
+DECLARE
+    gone int;
+BEGIN
+    IF before > now() - interval '90 days' THEN
+        RAISE EXCEPTION 'the audit is kept for 90 days at least, this would delete up to %', before;
     END IF;
-    LOCK TABLE executions, reports IN ACCESS EXCLUSIVE MODE;
-    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE state IN (''queued'', ''running'', ''waiting''))', 'executions_' || suffix) INTO busy;
-    IF busy THEN
-        RETURN false;
-    END IF;
-    EXECUTE format('DROP TABLE %I', 'executions_' || suffix);
-    EXECUTE format('DROP TABLE IF EXISTS %I', 'reports_' || suffix);
-    DELETE FROM payloads WHERE execution_id >= flow_first_id(day::timestamp AT TIME ZONE 'UTC') AND execution_id < flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC');
-    DELETE FROM waits WHERE execution_id >= flow_first_id(day::timestamp AT TIME ZONE 'UTC') AND execution_id < flow_first_id((day + 1)::timestamp AT TIME ZONE 'UTC');
-    RETURN true;
+    DELETE FROM audit WHERE id = ANY (ARRAY(SELECT id FROM audit WHERE id < flow_first_id(before) AND at < before ORDER BY id LIMIT batch));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
 END
 $$;
 -- +goose StatementEnd
@@ -90,4 +118,4 @@ AS $$ SELECT coalesce(max(version_id), 0) FROM schema_migrations WHERE is_applie
 SELECT flow_ensure_partitions(7);
 
 -- +goose Down
-DROP FUNCTION flow_schema_version(), flow_drop_partitions(date), flow_ensure_partitions(int), flow_first_id(timestamptz);
+DROP FUNCTION flow_schema_version(), flow_drop_partitions(date, timestamptz, int), flow_purge_audit(timestamptz, int), flow_ensure_partitions(int), flow_first_id(timestamptz);

@@ -1,5 +1,5 @@
 // Package rescue is the leader's part of the promise that an accepted execution always ends: it judges sessions by their lease, takes back what
-// dead ones own, hands out what was committed and never handed out, wakes what is due, ends what is past its deadline, makes partitions ahead,
+// dead ones own, hands out what was committed and never handed out, wakes what is due, ends what is past its deadline,
 // and moves dead letters from the broker into their table.
 //
 // Each is a loop of single steps (package protocol has the steps). Everything that they write is compare-and-set, so that two leaders, or one from
@@ -25,9 +25,6 @@ const (
 	horizon = 2 * time.Second
 	// stepTimeout bounds one step.
 	stepTimeout = 30 * time.Second
-	// partitionsEvery and partitionDays: the next days' partitions exist long before their day does.
-	partitionsEvery = time.Hour
-	partitionDays   = 7
 	// deadOwners is how many dead sessions one step names.
 	deadOwners = 200
 )
@@ -44,8 +41,6 @@ type Options struct {
 	Sender    *Sender
 	// Follow takes what a commit leaves to be done. It never waits.
 	Follow func(protocol.Outcome)
-	// Partitions makes sure that the partitions of today and the next days exist.
-	Partitions func(ctx context.Context, days int) error
 	// DeadLetters moves the broker's dead letters into their table, until ctx ends; nil: nobody does.
 	DeadLetters func(ctx context.Context)
 	Log         *slog.Logger
@@ -73,9 +68,6 @@ func (r *Rescue) Work(ctx context.Context, term Valid) {
 	})
 	loops.Go(func() {
 		r.every(ctx, term, "deadlines", step, func(ctx context.Context) error { return r.overdue(ctx, reconciler) })
-	})
-	loops.Go(func() {
-		r.every(ctx, term, "partitions", partitionsEvery, func(ctx context.Context) error { return r.o.Partitions(ctx, partitionDays) })
 	})
 	if r.o.DeadLetters != nil {
 		loops.Go(func() { r.o.DeadLetters(ctx) })

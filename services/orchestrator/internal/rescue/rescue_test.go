@@ -146,10 +146,9 @@ func setup(t *testing.T, r *rows) (*Rescue, *sent) {
 	begin := time.Now()
 	return New(Options{
 		Store: r, Publisher: r, Lease: 15 * time.Second, Clock: func() time.Duration { return time.Since(begin) },
-		Sender:     &Sender{Shards: func() int { return 3 }, Publish: s.publish, Log: log},
-		Follow:     func(protocol.Outcome) {},
-		Partitions: func(context.Context, int) error { return nil },
-		Log:        log, Registerer: prometheus.NewRegistry(),
+		Sender: &Sender{Shards: func() int { return 3 }, Publish: s.publish, Log: log},
+		Follow: func(protocol.Outcome) {},
+		Log:    log, Registerer: prometheus.NewRegistry(),
 	}), s
 }
 
