@@ -247,7 +247,11 @@ func (s *session) publish(j job) error {
 func (s *session) confirm(c amqp.Confirmation) {
 	for drained := false; !drained; { // a return is on its channel before its message's confirm is on the other
 		select {
-		case r := <-s.returns:
+		case r, ok := <-s.returns:
+			if !ok { // the channel is lost: all that came back has been read
+				s.returns = nil
+				continue
+			}
 			s.returned[r.CorrelationId] = true
 		default:
 			drained = true
