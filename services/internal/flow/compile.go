@@ -13,7 +13,7 @@ const maxID = 100
 // Compile checks a definition and makes a Program of it. It returns all problems at once, and a Program only when there are none. A typeVersion of 0 is filled in
 // with the newest, in def itself; def must not be changed afterwards.
 func Compile(def *Definition, view FlowView, types Types, lang Language) (*Program, []Problem) {
-	c := &compiler{def: def, types: types, p: &Program{def: def, view: view, index: make(map[string]int32, len(def.Nodes)), nodes: make([]programNode, len(def.Nodes))}}
+	c := &compiler{def: def, types: types, perItem: map[int][]string{}, p: &Program{def: def, view: view, index: make(map[string]int32, len(def.Nodes)), nodes: make([]programNode, len(def.Nodes))}}
 	c.settings()
 	for i := range def.Nodes {
 		c.node(i)
@@ -32,6 +32,7 @@ type compiler struct {
 	types    Types
 	p        *Program
 	problems []Problem
+	perItem  map[int][]string
 	broken   []bool // nodes whose edges can't be judged: unknown type, or an id that stands for two
 }
 
@@ -109,6 +110,7 @@ func (c *compiler) node(i int) {
 	}
 	n.TypeVersion = typ.Version
 	pn.version, pn.kind, pn.timeout = typ.Version, typ.Kind, time.Duration(n.Timeout)
+	c.perItem[i] = typ.PerItem
 	if pn.timeout == 0 {
 		pn.timeout = typ.Timeout
 	}
@@ -223,7 +225,7 @@ func (c *compiler) expressions(lang Language) {
 				}
 			}
 		}
-		t.count = 0
+		t.count, t.perItem, t.formulas = 0, c.perItem[i], nil
 		config := n.Config
 		if config == nil {
 			config = map[string]any{}
@@ -235,6 +237,7 @@ func (c *compiler) expressions(lang Language) {
 		if pn.config = t.compile(config, ""); !pn.config.dynamic {
 			pn.constant = config
 		}
+		pn.formulas = t.formulas
 	}
 }
 

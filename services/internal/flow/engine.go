@@ -19,6 +19,7 @@ type NodeType struct {
 	Kind    Kind
 	Inputs  bool                                 // its commands carry Inputs
 	Ports   func(config map[string]any) []string // the ports that this configuration has; nil: PortMain only
+	PerItem []string                             // pointers into the config, * for any key or index, of what is not evaluated before the node runs: Scope.Formulas has it
 	Timeout time.Duration                        // default for one try; 0: none
 	Retry   *Retry                               // default; nil: one try
 	// Check returns every problem of a configuration whose strings may still be expressions, pointers relative to the config.
@@ -53,6 +54,8 @@ type Scope struct {
 	InRound   bool      // Item and Index are set
 	Now       time.Time // time of the last recorded event
 	Seed      uint64    // differs by execution, node and iteration
+	// Formulas are the parts of the config that the node evaluates itself, by their pointers (NodeType.PerItem); the config holds their text.
+	Formulas map[string]*Formula
 }
 
 // StepView is what steps.<id> shows.

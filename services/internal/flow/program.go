@@ -23,6 +23,7 @@ type programNode struct {
 	retry    *Retry
 	config   *template
 	constant map[string]any // the config, when it holds no expression
+	formulas map[string]*Formula
 	incoming int
 	edges    []programEdge
 	upstream bitset

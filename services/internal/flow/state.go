@@ -216,7 +216,7 @@ func (s *State) evaluate(i int32) error {
 		return nil
 	}
 	st.seed = seedOf(s.rec.Execution.ID, n.id, "")
-	scope := &Scope{Input: s.rec.Input, Execution: s.rec.Execution, Flow: s.rec.Flow, Now: st.entry, Seed: st.seed}
+	scope := &Scope{Input: s.rec.Input, Execution: s.rec.Execution, Flow: s.rec.Flow, Now: st.entry, Seed: st.seed, Formulas: n.formulas}
 	scope.Steps = func(id string) (StepView, bool) { return s.look(n, id) }
 	if n.constant != nil {
 		st.config, st.scope = n.constant, scope

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -40,9 +41,14 @@ type templates struct {
 	problem  func(ptr, code string, column int, message string)
 	use      func(ptr string, column int, e Expression) // called for each expression
 	count    uint64
+	perItem  []string            // patterns of NodeType.PerItem
+	formulas map[string]*Formula // what they matched
 }
 
 func (c *templates) compile(v any, ptr string) *template {
+	if slices.ContainsFunc(c.perItem, func(pattern string) bool { return matchPointer(pattern, ptr) }) {
+		return c.formula(v, ptr)
+	}
 	switch x := v.(type) {
 	case string:
 		return c.text(x, ptr)

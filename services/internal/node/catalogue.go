@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -85,9 +87,19 @@ func newEntry(t Type) (entry, error) {
 		return entry{}, errors.New("what takes credentials has the setting credential, and nothing else has it")
 	}
 	e := entry{Type: t, config: config}
-	ports := t.Ports
-	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
-	if len(ports) > 0 {
+	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, PerItem: t.PerItem, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
+	switch ports := t.Ports; {
+	case t.PortsFrom != "":
+		e.engine.Ports = func(config map[string]any) []string {
+			var out []string
+			each(config, t.PortsFrom, func(_ string, v any) {
+				if name, ok := v.(string); ok && name != "" {
+					out = append(out, name)
+				}
+			})
+			return append(out, ports...)
+		}
+	case len(ports) > 0:
 		e.engine.Ports = func(map[string]any) []string { return ports }
 	}
 	for _, x := range t.Examples {
@@ -159,17 +171,26 @@ func (e entry) check(config map[string]any) []flow.Problem {
 		out = append(out, flow.Problem{Pointer: pointer([]string{CredentialSetting}), Code: "constant",
 			Message: "a credential is named, not computed: which secrets a flow uses must be seen by who reads it, and not be chosen by its input"})
 	}
+	if e.PortsFrom != "" {
+		each(config, e.PortsFrom, func(ptr string, v any) {
+			if hasExpression(v) {
+				out = append(out, flow.Problem{Pointer: ptr, Code: "constant", Message: "a port is named, not computed: edges lead from it"})
+			}
+		})
+	}
 	err := e.config.Validate(config)
 	var ve *jsonschema.ValidationError
-	if !errors.As(err, &ve) {
-		return out
+	if errors.As(err, &ve) {
+		leaves(ve, func(leaf *jsonschema.ValidationError) {
+			if hasExpression(at(config, leaf.InstanceLocation)) {
+				return
+			}
+			out = append(out, problems(leaf)...)
+		})
 	}
-	leaves(ve, func(leaf *jsonschema.ValidationError) {
-		if hasExpression(at(config, leaf.InstanceLocation)) {
-			return
-		}
-		out = append(out, problems(leaf)...)
-	})
+	if len(out) == 0 && e.Check != nil {
+		out = e.Check(config)
+	}
 	slices.SortFunc(out, func(a, b flow.Problem) int { return strings.Compare(a.Pointer+a.Message, b.Pointer+b.Message) })
 	return slices.Compact(out)
 }
@@ -232,6 +253,32 @@ func at(v any, path []string) any {
 	return v
 }
 
+// each visits what a pointer leads to whose * stands for any key or index.
+func each(v any, pattern string, do func(ptr string, v any)) {
+	visit(v, strings.Split(pattern, "/")[1:], "", do)
+}
+
+func visit(v any, path []string, ptr string, do func(string, any)) {
+	if len(path) == 0 {
+		do(ptr, v)
+		return
+	}
+	switch t := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(t)) {
+			if path[0] == k || path[0] == "*" {
+				visit(t[k], path[1:], ptr+pointer([]string{k}), do)
+			}
+		}
+	case []any:
+		for i, e := range t {
+			if path[0] == "*" {
+				visit(e, path[1:], ptr+"/"+strconv.Itoa(i), do)
+			}
+		}
+	}
+}
+
 func hasExpression(v any) bool {
 	s, ok := v.(string)
 	return ok && strings.Contains(s, "{{")
@@ -246,6 +293,8 @@ type View struct {
 	Category    string          `json:"category"`
 	Kind        flow.Kind       `json:"kind" enum:"trigger,pure,effect,wait"`
 	Ports       []string        `json:"ports"`
+	PortsFrom   string          `json:"portsFrom,omitempty" doc:"JSON pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones"`
+	PerItem     []string        `json:"perItem,omitempty" doc:"JSON pointers into the config, likewise, of expressions that are evaluated once for each item, with item and index"`
 	Config      json.RawMessage `json:"config"`
 	Output      json.RawMessage `json:"output"`
 	Credentials []string        `json:"credentials,omitempty" doc:"Types of credential that the setting credential may name"`
@@ -261,11 +310,12 @@ type ExampleView struct {
 	Input  any            `json:"input,omitempty"`
 	Output any            `json:"output,omitempty"`
 	Port   string         `json:"port,omitempty"`
+	Error  string         `json:"error,omitempty" doc:"Code of the error that it ends with"`
 }
 
 // View gives the type as the API shows it.
 func (s Spec) View() View {
-	v := View{Type: s.Type, Version: s.Version, Title: s.Title, Description: s.Description, Category: s.Category, Kind: s.Kind, Ports: s.Ports, Config: compact(s.Config), Output: compact(s.Output),
+	v := View{Type: s.Type, Version: s.Version, Title: s.Title, Description: s.Description, Category: s.Category, Kind: s.Kind, Ports: s.Ports, PortsFrom: s.PortsFrom, PerItem: s.PerItem, Config: compact(s.Config), Output: compact(s.Output),
 		Credentials: s.Credentials, Retry: s.Retry, Examples: []ExampleView{}}
 	if len(v.Ports) == 0 {
 		v.Ports = []string{flow.PortMain}

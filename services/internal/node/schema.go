@@ -54,16 +54,40 @@ func (c *Catalogue) FlowSchema() (json.RawMessage, error) {
 	return b, nil
 }
 
-// expressionsAllowed lets an expression stand wherever a property's value does.
+// expressionsAllowed lets an expression stand wherever the value of a property or an element does.
 func expressionsAllowed(schema string) any {
-	var s map[string]any
+	var s any
 	if json.Unmarshal([]byte(schema), &s) != nil {
 		return true // NewCatalogue has seen it compile
 	}
+	allowWithin(s)
+	return s
+}
+
+func allowWithin(schema any) {
+	s, ok := schema.(map[string]any)
+	if !ok {
+		return
+	}
+	either := func(p any) any {
+		allowWithin(p)
+		return map[string]any{"anyOf": []any{p, map[string]any{"type": "string", "pattern": `\{\{`}}}
+	}
 	if props, ok := s["properties"].(map[string]any); ok {
 		for name, p := range props {
-			props[name] = map[string]any{"anyOf": []any{p, map[string]any{"type": "string", "pattern": `\{\{`}}}
+			props[name] = either(p)
 		}
 	}
-	return s
+	for _, name := range []string{"items", "additionalProperties"} {
+		if p, ok := s[name].(map[string]any); ok {
+			s[name] = either(p)
+		}
+	}
+	for _, name := range []string{"anyOf", "oneOf", "allOf"} {
+		if list, ok := s[name].([]any); ok {
+			for _, p := range list {
+				allowWithin(p)
+			}
+		}
+	}
 }

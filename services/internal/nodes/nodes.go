@@ -19,7 +19,11 @@ func Builtin(o Options) []node.Type {
 	return []node.Type{
 		triggerManual(),
 		dataSet(),
+		dataAggregate(),
 		logicIf(),
+		logicSwitch(),
+		logicFilter(),
+		flowFail(),
 		flowDelay(),
 		httpRequest(o.HTTP),
 	}

@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -53,7 +54,14 @@ func TestExamples(t *testing.T) {
 					if typ.Kind == flow.KindEffect {
 						return // depends on the outside; its configuration was evaluated
 					}
-					r, err := typ.Executor.Execute(t.Context(), node.Call{Config: cmd.Config, Now: cmd.Now, Scope: cmd.Scope})
+					r, err := typ.Executor.Execute(t.Context(), node.Call{Config: cmd.Config, Now: cmd.Now, Seed: cmd.Seed, Scope: cmd.Scope, Inputs: cmd.Inputs})
+					if x.Error != "" {
+						var ne *node.Error
+						if !errors.As(err, &ne) || ne.Code != x.Error {
+							t.Errorf("%v, the example says that it fails with %q", err, x.Error)
+						}
+						return
+					}
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -82,7 +90,13 @@ func TestWrongConfigurations(t *testing.T) {
 	t.Parallel()
 	c := catalogue(t)
 	for typ, tc := range map[string]map[string]string{ // configuration → pointers of its problems
-		"data.set":     {`{}`: "/values", `{"values": 1}`: "/values", `{"values": {}, "vals": 1}`: "/vals", `{"values": "{{ input }}"}`: ""},
+		"data.set": {`{}`: "/values", `{"values": 1}`: "/values", `{"values": {}, "vals": 1}`: "/vals", `{"values": "{{ input }}"}`: ""},
+		"logic.switch": {`{"cases": []}`: "/cases", `{"cases": [{"port": "a", "condition": true}, {"port": "a", "condition": "{{ input.b }}"}, {"port": "default", "condition": true}]}`: "/cases/1/port /cases/2/port",
+			`{"cases": [{"port": "{{ input.p }}", "condition": true}]}`: "/cases/0/port", `{"cases": [{"port": "no port", "condition": "x"}]}`: "/cases/0/condition /cases/0/port"},
+		"logic.filter": {`{"items": "x", "condition": "item.a"}`: "/condition /items", `{"items": "{{ input }}", "condition": "{{ item.a }}"}`: ""},
+		"data.aggregate": {`{"items": [], "fields": {"n": {"op": "median"}, "m": {}}}`: "/fields/m/op /fields/n/op", `{"items": [], "groupBy": "n", "fields": {"n": {"op": "count"}}}`: "/fields/n",
+			`{"items": [], "groupBy": {"a": "b"}, "fields": {"n": {"op": "count"}}}`: "", `{"items": [], "fields": {}}`: "/fields"},
+		"flow.fail":    {`{}`: "/message", `{"message": "m", "code": "a b"}`: "/code"},
 		"logic.if":     {`{"condition": "yes"}`: "/condition", `{"condition": "{{ input.a }}"}`: "", `{"condition": true}`: ""},
 		"http.request": {`{"url": "", "method": "FETCH"}`: "/method /url", `{"url": "{{ input.u }}", "method": "{{ input.m }}"}`: "", `{}`: "/url"},
 	} {
@@ -174,6 +188,12 @@ func page(t *testing.T, s node.Spec) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s (`%s`)\n\n%s\n\n", s.Title, s.Type, s.Description)
 	fmt.Fprintf(&b, "- Kind: %s. Ports: `%s`.\n", s.Kind, strings.Join(v.Ports, "`, `"))
+	if v.PortsFrom != "" {
+		fmt.Fprintf(&b, "- Before them, the ports that the configuration names at `%s`.\n", v.PortsFrom)
+	}
+	if len(v.PerItem) > 0 {
+		fmt.Fprintf(&b, "- Evaluated once for each item, with `item` and `index`: `%s`.\n", strings.Join(v.PerItem, "`, `"))
+	}
 	if v.Timeout != "" {
 		fmt.Fprintf(&b, "- Timeout of a try, unless the node says otherwise: %s.\n", v.Timeout)
 	}
@@ -194,7 +214,11 @@ func page(t *testing.T, s node.Spec) string {
 	for _, x := range v.Examples {
 		title := x.Title
 		x.Title = ""
-		pretty, err := json.MarshalIndent(map[string]any{"config": x.Config, "input": x.Input, "output": x.Output, "port": x.Port}, "", "  ")
+		shown := map[string]any{"config": x.Config, "input": x.Input, "output": x.Output, "port": x.Port}
+		if x.Error != "" {
+			shown["error"] = x.Error
+		}
+		pretty, err := json.MarshalIndent(shown, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}
