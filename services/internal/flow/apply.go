@@ -47,6 +47,9 @@ func (s *State) consume(i int32, e *Event) error {
 	switch e.Type {
 	case EventSucceeded:
 		s.succeed(i, e.Output, e.Port, e.At)
+		if e.Stop && st.state == stepSucceeded && !s.Closing() {
+			s.stopped, s.output = true, st.output
+		}
 	case EventFailed:
 		s.tryFailed(i, e.Error, e.At)
 	case EventWaiting:
@@ -145,7 +148,7 @@ func (s *State) tryFailed(i int32, f *Failure, at time.Time) {
 	if f != nil {
 		own = *f
 	}
-	if !own.Retryable || st.try >= n.retry.Tries() || s.failure != nil {
+	if !own.Retryable || st.try >= n.retry.Tries() || s.Closing() {
 		s.end(i, &own, at)
 		return
 	}
@@ -198,7 +201,7 @@ func (s *State) end(i int32, f *Failure, at time.Time) {
 		s.settle(i, stepFailed, PortError)
 	default:
 		st.state = stepFailed
-		if s.failure == nil {
+		if !s.Closing() {
 			s.failure = f
 		}
 	}

@@ -109,7 +109,7 @@ func (c *compiler) node(i int) {
 		return
 	}
 	n.TypeVersion = typ.Version
-	pn.version, pn.kind, pn.timeout = typ.Version, typ.Kind, time.Duration(n.Timeout)
+	pn.version, pn.kind, pn.wants, pn.timeout = typ.Version, typ.Kind, typ.Inputs, time.Duration(n.Timeout)
 	c.perItem[i] = typ.PerItem
 	if pn.timeout == 0 {
 		pn.timeout = typ.Timeout

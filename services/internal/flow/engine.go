@@ -153,6 +153,7 @@ type Event struct {
 	At        time.Time `json:"at"`
 	Started   time.Time `json:"s,omitzero"`  // when the try began, for people; no rule reads it
 	Pure      bool      `json:"u,omitempty"` // result of a pure node: may also be computed again
+	Stop      bool      `json:"x,omitempty"` // with EventSucceeded: the execution ends here, with Output as its own
 }
 
 // Types of events.

@@ -60,6 +60,8 @@ func types() fakeTypes {
 			}
 			return append(ports, "default")
 		}},
+		{Type: "logic.merge", Version: 1, Kind: flow.KindPure, Inputs: true},
+		{Type: "flow.stop", Version: 1, Kind: flow.KindPure, Check: needs("output")},
 		{Type: "http.request", Version: 1, Kind: flow.KindEffect, Check: needs("url"), Timeout: 30 * time.Second},
 		{Type: "flow.delay", Version: 1, Kind: flow.KindWait, Check: needs("duration")},
 		{Type: "flow.signal", Version: 1, Kind: flow.KindWait, Check: needs("name"), Ports: func(map[string]any) []string { return []string{"main", "expired"} }},
@@ -128,6 +130,14 @@ func pure(cmd flow.Command) flow.Event {
 	switch cmd.Type {
 	case "data.set":
 		e.Output = cmd.Config["values"]
+	case "logic.merge":
+		list := []any{}
+		for _, in := range cmd.Inputs {
+			list = append(list, []any{in.From, in.Port, in.Output})
+		}
+		e.Output = list
+	case "flow.stop":
+		e.Output, e.Stop = cmd.Config["output"], true
 	case "logic.if":
 		b, ok := cmd.Config["condition"].(bool)
 		if !ok {

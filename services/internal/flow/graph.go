@@ -45,6 +45,9 @@ func (c *compiler) edges() {
 		}
 		source.edges = append(source.edges, programEdge{port: e.Port, to: to})
 		target.incoming++
+		if target.wants {
+			target.inputs = append(target.inputs, programInput{from: from, port: e.Port})
+		}
 	}
 }
 

@@ -22,8 +22,10 @@ type programNode struct {
 	timeout  time.Duration
 	retry    *Retry
 	config   *template
+	wants    bool           // its commands carry Inputs
 	constant map[string]any // the config, when it holds no expression
 	formulas map[string]*Formula
+	inputs   []programInput // of types that ask for them: the edges in, in the order of the document
 	incoming int
 	edges    []programEdge
 	upstream bitset
@@ -32,6 +34,12 @@ type programNode struct {
 type programEdge struct {
 	port string
 	to   int32
+}
+
+// programInput is an edge as its target sees it.
+type programInput struct {
+	from int32
+	port string
 }
 
 // bitset of node indexes.

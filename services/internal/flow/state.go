@@ -12,6 +12,8 @@ type State struct {
 	rec     Record
 	clock   time.Time
 	failure *Failure
+	stopped bool // a step ended the execution, with output as the execution's own
+	output  any
 	steps   []step
 	ready   []int32 // steps that may run, their configs not evaluated yet
 	asked   []int32 // steps that the next Next asks for
@@ -135,10 +137,10 @@ func (s *State) find(e *Event) (int32, error) {
 	return i, nil
 }
 
-// Next gives the commands newly asked for since the last call. Once a step has failed the execution there are none.
+// Next gives the commands newly asked for since the last call. Once a step has failed or stopped the execution there are none.
 func (s *State) Next() []Command {
 	s.prepare(-1)
-	if s.failure != nil || len(s.asked) == 0 {
+	if s.Closing() || len(s.asked) == 0 {
 		return nil
 	}
 	out := make([]Command, 0, len(s.asked))
@@ -152,6 +154,9 @@ func (s *State) Next() []Command {
 			st.state = stepRunning
 			s.running++
 			cmd.Op = OpRun
+			if n.wants {
+				cmd.Inputs = s.inputs(n)
+			}
 		case stepSleeping:
 			cmd.Op, cmd.Until = OpSleep, st.wait.Due
 		default: // an event came first
@@ -160,6 +165,17 @@ func (s *State) Next() []Command {
 		out = append(out, cmd)
 	}
 	s.asked = s.asked[:0]
+	return out
+}
+
+// inputs gives what came in by the edges that were taken.
+func (s *State) inputs(n *programNode) []Input {
+	out := make([]Input, 0, len(n.inputs))
+	for _, in := range n.inputs {
+		if st := &s.steps[in.from]; st.state != stepSkipped && st.port == in.port {
+			out = append(out, Input{From: s.p.nodes[in.from].id, Port: in.port, Output: st.output})
+		}
+	}
 	return out
 }
 
@@ -176,7 +192,7 @@ func (s *State) ask(i int32) {
 func (s *State) prepare(except int32) {
 	kept := false
 	for k := 0; k < len(s.ready); k++ { // it grows meanwhile
-		if s.failure != nil {
+		if s.Closing() {
 			s.ready = append(s.ready[:0], s.ready[k:]...)
 			return
 		}

@@ -2,11 +2,13 @@ package flow
 
 import "time"
 
-// Outcome tells where the execution stands. A failed execution is Running until what is in flight has ended.
+// Outcome tells where the execution stands. A failed or stopped execution is Running until what is in flight has ended.
 func (s *State) Outcome() Outcome {
 	switch {
-	case s.failure != nil && s.running > 0:
+	case s.Closing() && s.running > 0:
 		return Running
+	case s.stopped:
+		return Succeeded
 	case s.failure != nil:
 		return Failed
 	case s.active > 0:
@@ -17,8 +19,14 @@ func (s *State) Outcome() Outcome {
 	return Succeeded
 }
 
-// Output is the execution's output once it Succeeded: that of its only end, or a map by node id of several.
+// Closing tells that a step has failed the execution, or stopped it: nothing new starts, what is in flight ends and is recorded, then it is over.
+func (s *State) Closing() bool { return s.failure != nil || s.stopped }
+
+// Output is the execution's output once it Succeeded: that of the step that stopped it, else that of its only end, or a map by node id of several.
 func (s *State) Output() any {
+	if s.stopped {
+		return s.output
+	}
 	var only any
 	var several map[string]any
 	count := 0

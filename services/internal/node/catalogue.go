@@ -87,7 +87,7 @@ func newEntry(t Type) (entry, error) {
 		return entry{}, errors.New("what takes credentials has the setting credential, and nothing else has it")
 	}
 	e := entry{Type: t, config: config}
-	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, PerItem: t.PerItem, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
+	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Inputs: t.Inputs, PerItem: t.PerItem, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
 	switch ports := t.Ports; {
 	case t.PortsFrom != "":
 		e.engine.Ports = func(config map[string]any) []string {

@@ -102,6 +102,7 @@ type Result struct {
 	Output any
 	Port   string     // "" is main
 	Wait   *flow.Wait // only nodes of KindWait; Output and Port are then given by what meets it
+	Stop   bool       // the whole execution ends here as succeeded, with Output as its own
 }
 
 // Error is a failure that says what it is. Message says what happened, the likely cause and what to do.

@@ -25,6 +25,7 @@ func Builtin(o Options) []node.Type {
 		logicFilter(),
 		flowFail(),
 		flowDelay(),
+		flowStop(),
 		httpRequest(o.HTTP),
 	}
 }

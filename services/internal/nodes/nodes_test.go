@@ -71,7 +71,7 @@ func TestExamples(t *testing.T) {
 						}
 						return
 					}
-					if err := st.Apply(flow.Event{Type: flow.EventSucceeded, Node: "n", Try: 1, Port: r.Port, Output: r.Output, Pure: true}); err != nil {
+					if err := st.Apply(flow.Event{Type: flow.EventSucceeded, Node: "n", Try: 1, Port: r.Port, Output: r.Output, Stop: r.Stop, Pure: true}); err != nil {
 						t.Fatal(err)
 					}
 					if r.Port != x.Port {

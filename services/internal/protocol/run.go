@@ -294,7 +294,7 @@ func (r *Run) advance(out []Action) []Action {
 	switch {
 	case r.stopping():
 		r.forgetSleeps()
-	case r.failing(): // nothing new starts, what is in flight ends and is recorded
+	case r.state.Closing(): // nothing new starts, what is in flight ends and is recorded
 		r.ready = nil
 		r.forgetSleeps()
 	case r.mustClaim && r.owner.IsZero():
@@ -304,9 +304,6 @@ func (r *Run) advance(out []Action) []Action {
 	}
 	return r.report(out)
 }
-
-// failing tells that a step has failed the execution.
-func (r *Run) failing() bool { return r.state.Failure() != nil }
 
 func (r *Run) startReady(out []Action) []Action {
 	keep := r.ready[:0]
@@ -358,11 +355,11 @@ func (r *Run) report(out []Action) []Action {
 	idle := len(r.inflight) == 0
 	e := &Entry{Kind: EntryStep}
 	switch outcome := r.state.Outcome(); {
-	case idle && outcome == flow.Succeeded:
+	case idle && r.state.Failure() != nil:
+		e.Kind, e.State, e.Error = EntryFinal, Failed, r.state.Failure()
+	case idle && (outcome == flow.Succeeded || r.state.Closing()):
 		e.Kind, e.State = EntryFinal, Succeeded
 		e.Output = encodeOutput(r.state.Output())
-	case idle && r.failing():
-		e.Kind, e.State, e.Error = EntryFinal, Failed, r.state.Failure()
 	case idle && r.cancel != "":
 		e.Kind, e.State, e.Error = EntryFinal, r.cancel, endedBy(r.cancel)
 	case idle && r.draining:

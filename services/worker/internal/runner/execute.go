@@ -50,7 +50,7 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	}
 	call := node.Call{
 		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Attempt: t.attempt,
-		Config: cmd.Config, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: log,
+		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: log,
 		Limits: node.Limits{MaxValueBytes: protocol.MaxInline},
 	}
 	if cmd.Kind != flow.KindPure {
@@ -73,7 +73,7 @@ func (r *Runner) event(cmd flow.Command, started time.Time, result node.Result, 
 		e.Type, e.Wait = flow.EventWaiting, result.Wait
 		r.metrics.steps.WithLabelValues(cmd.Type, "waiting").Inc()
 	default:
-		e.Type, e.Output, e.Port = flow.EventSucceeded, result.Output, result.Port
+		e.Type, e.Output, e.Port, e.Stop = flow.EventSucceeded, result.Output, result.Port, result.Stop
 		r.metrics.step(cmd.Type).Inc()
 	}
 	return e
