@@ -23,12 +23,14 @@ import (
 	"flowplatform/services/gateway/internal/api"
 	"flowplatform/services/gateway/internal/auth"
 	"flowplatform/services/gateway/internal/definitions"
+	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/wait"
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/expr"
 	"flowplatform/services/internal/lifecycle"
 	"flowplatform/services/internal/live"
 	"flowplatform/services/internal/nodes"
+	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/telemetry"
 )
@@ -55,6 +57,7 @@ type App struct {
 	handOut   *accept.HandOut
 	batcher   *accept.Batcher
 	waits     *wait.Registry
+	replies   *reply.Registry
 	follow    *follow
 	api       *api.API
 
@@ -101,12 +104,14 @@ func (a *App) build() error {
 	a.stack.PushBounded("commits", 15*time.Second, a.batcher.Stop)
 	a.waits = wait.NewRegistry(a.db.FinalOf, a.component("wait"))
 	a.stack.Push("waits", a.waits.Stop)
+	a.replies = reply.NewRegistry(a.db.ReportsSince, a.component("reply"))
+	a.stack.Push("replies", a.replies.Stop)
 	a.follow = newFollow(a.live, a.publisher, a.component("follow"))
 	a.stack.PushBounded("news", time.Second, a.follow.stop)
 	a.gauges()
 	limiter := live.NewLimiter(a.live)
 	a.api = api.New(api.Options{
-		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits,
+		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
 		Submit: a.batcher.Submit, Full: a.handOut.Full, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit,
 		Told: a.follow.told, News: a.follow.news, InternalToken: a.o.InternalToken, Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
@@ -157,6 +162,7 @@ func (a *App) gauges() {
 	}
 	gauge("flow_gateway_commit_waiting", "Executions that wait for their commit to begin.", func() float64 { return float64(a.batcher.Waiting()) })
 	gauge("flow_gateway_unhanded", "Accepted executions that the broker doesn't have, as last counted; counted while it has trouble.", func() float64 { return float64(a.handOut.Unhanded()) })
+	gauge("flow_gateway_waiting_answers", "Webhook calls that wait for their flow's answer.", func() float64 { return float64(a.replies.Len()) })
 	gauge("flow_gateway_waiting_requests", "Executions that requests wait for (?wait).", func() float64 { return float64(a.waits.Len()) })
 }
 
@@ -245,12 +251,21 @@ func (a *App) readShards(ctx context.Context) error {
 func (a *App) tail(ctx context.Context) {
 	a.live.Tail(ctx, func(events []live.Event) {
 		a.waits.Live(true)
+		a.replies.Live(true)
 		for i := range events {
+			if a.replies.Len() > 0 {
+				if id, err := protocol.ParseID(events[i].Execution); err == nil {
+					a.replies.Changed(id)
+				}
+			}
 			if id, ok := ended(&events[i]); ok {
 				a.waits.Ended(id)
 			}
 		}
-	}, func() { a.waits.Live(false) })
+	}, func() {
+		a.waits.Live(false)
+		a.replies.Live(false)
+	})
 }
 
 func address(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -162,7 +162,7 @@ func (b *bundle) request(t testing.TB, method, path, token string, body any, hea
 		}
 		in = bytes.NewReader(enc)
 	}
-	if !strings.HasPrefix(path, "/internal") && !strings.HasSuffix(path, "z") && !strings.HasPrefix(path, "/api/") {
+	if !strings.HasPrefix(path, "/internal") && !strings.HasSuffix(path, "z") && !strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, "/hooks/") {
 		path = "/api/v1" + path
 	}
 	req, err := http.NewRequestWithContext(t.Context(), method, b.url+path, in)

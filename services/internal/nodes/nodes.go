@@ -18,6 +18,7 @@ type Options struct {
 func Builtin(o Options) []node.Type {
 	return []node.Type{
 		triggerManual(),
+		triggerWebhook(),
 		dataSet(),
 		dataAggregate(),
 		logicIf(),
@@ -26,6 +27,7 @@ func Builtin(o Options) []node.Type {
 		flowFail(),
 		flowDelay(),
 		flowStop(),
+		flowRespond(),
 		httpRequest(o.HTTP),
 	}
 }

@@ -96,9 +96,11 @@ func TestWrongConfigurations(t *testing.T) {
 		"logic.filter": {`{"items": "x", "condition": "item.a"}`: "/condition /items", `{"items": "{{ input }}", "condition": "{{ item.a }}"}`: ""},
 		"data.aggregate": {`{"items": [], "fields": {"n": {"op": "median"}, "m": {}}}`: "/fields/m/op /fields/n/op", `{"items": [], "groupBy": "n", "fields": {"n": {"op": "count"}}}`: "/fields/n",
 			`{"items": [], "groupBy": {"a": "b"}, "fields": {"n": {"op": "count"}}}`: "", `{"items": [], "fields": {}}`: "/fields"},
-		"flow.fail":    {`{}`: "/message", `{"message": "m", "code": "a b"}`: "/code"},
-		"logic.if":     {`{"condition": "yes"}`: "/condition", `{"condition": "{{ input.a }}"}`: "", `{"condition": true}`: ""},
-		"http.request": {`{"url": "", "method": "FETCH"}`: "/method /url", `{"url": "{{ input.u }}", "method": "{{ input.m }}"}`: "", `{}`: "/url"},
+		"flow.fail":       {`{}`: "/message", `{"message": "m", "code": "a b"}`: "/code"},
+		"logic.if":        {`{"condition": "yes"}`: "/condition", `{"condition": "{{ input.a }}"}`: "", `{"condition": true}`: ""},
+		"http.request":    {`{"url": "", "method": "FETCH"}`: "/method /url", `{"url": "{{ input.u }}", "method": "{{ input.m }}"}`: "", `{}`: "/url"},
+		"trigger.webhook": {`{}`: "/path", `{"path": "/a"}`: "/path", `{"path": "a", "method": "TRACE", "respond": "later", "tokenSha256": "abc", "headers": ["X Y"]}`: "/headers/0 /method /respond /tokenSha256"},
+		"flow.respond":    {`{"status": 99}`: "/status", `{"status": "{{ input.s }}"}`: ""},
 	} {
 		for config, want := range tc {
 			v, err := flow.DecodeValue([]byte(config))

@@ -191,10 +191,10 @@ func TestFlows(t *testing.T) {
 	if f, err = db.SaveFlow(ctx, f.ID, -1, f.Name, "", f.Labels, doc(3), "", true); err != nil || f.Published != 3 {
 		t.Fatalf("%+v, %v", f, err)
 	}
-	if f, err = db.PublishVersion(ctx, f.ID, 2); err != nil || f.Published != 2 || f.Latest != 3 {
+	if f, err = db.PublishVersion(ctx, f.ID, -1, 2); err != nil || f.Published != 2 || f.Latest != 3 {
 		t.Fatalf("%+v, %v", f, err)
 	}
-	if _, err := db.PublishVersion(ctx, f.ID, 9); !errors.Is(err, ErrNotFound) {
+	if _, err := db.PublishVersion(ctx, f.ID, -1, 9); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("a version that isn't: %v", err)
 	}
 	worker := b.open(t, "flow_worker")

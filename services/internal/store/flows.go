@@ -67,8 +67,9 @@ func projectOf(id protocol.ID) dbID {
 	return dbID(id)
 }
 
-// CreateFlow stores a flow with its first version, published or as a draft. A zero ID is made. ErrConflict (field name) when the name is taken.
-func (db *DB) CreateFlow(ctx context.Context, f Flow, doc json.RawMessage, createdBy string, publish bool) (Flow, error) {
+// CreateFlow stores a flow with its first version, published (with its hooks) or as a draft. A zero ID is made. ErrConflict (field name) when the name is taken,
+// *HookTakenError when a hook is.
+func (db *DB) CreateFlow(ctx context.Context, f Flow, doc json.RawMessage, createdBy string, publish bool, hooks ...Hook) (Flow, error) {
 	if f.ID.IsZero() {
 		f.ID = NewID()
 	}
@@ -76,24 +77,40 @@ func (db *DB) CreateFlow(ctx context.Context, f Flow, doc json.RawMessage, creat
 	if publish {
 		published = 1
 	}
-	return writeOne(ctx, db, "CreateFlow", `
+	const sql = `
 		WITH f AS (
-			INSERT INTO flows (id, project_id, name, description, labels, published, latest) VALUES ($1, $2, $3, $4, $5, $6, 1) RETURNING `+flowColumns+`),
+			INSERT INTO flows (id, project_id, name, description, labels, published, latest) VALUES ($1, $2, $3, $4, $5, $6, 1) RETURNING ` + flowColumns + `),
 		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by, retention) SELECT f.id, 1, $7, $8, $9 FROM f)
-		SELECT `+flowColumns+` FROM f`,
-		scanFlow, dbID(f.ID), projectOf(f.Project), f.Name, f.Description, labelsOf(f.Labels), published, []byte(doc), createdBy, retentionOf(doc))
+		SELECT ` + flowColumns + ` FROM f`
+	args := []any{dbID(f.ID), projectOf(f.Project), f.Name, f.Description, labelsOf(f.Labels), published, []byte(doc), createdBy, retentionOf(doc)}
+	if !publish || len(hooks) == 0 {
+		return writeOne(ctx, db, "CreateFlow", sql, scanFlow, args...)
+	}
+	rows, err := db.changeFlow(ctx, "CreateFlow", sql, hooks, args...)
+	if err != nil {
+		return Flow{}, err
+	}
+	return rows[0], nil
 }
 
 // SaveFlow stores a new version of a flow, and its name, description and labels. ifRevision -1: whatever it is; else ErrStale when the flow has moved on.
-func (db *DB) SaveFlow(ctx context.Context, id protocol.ID, ifRevision int, name, description string, labels map[string]string, doc json.RawMessage, createdBy string, publish bool) (Flow, error) {
-	rows, err := write(ctx, db, "SaveFlow", `
+// Published, it has these hooks and no others.
+func (db *DB) SaveFlow(ctx context.Context, id protocol.ID, ifRevision int, name, description string, labels map[string]string, doc json.RawMessage, createdBy string, publish bool, hooks ...Hook) (Flow, error) {
+	const sql = `
 		WITH f AS (
 			UPDATE flows SET name = $3, description = $4, labels = $5, latest = latest + 1, published = CASE WHEN $6 THEN latest + 1 ELSE published END,
 				revision = revision + 1, updated_at = clock_timestamp()
-			WHERE id = $1 AND deleted_at IS NULL AND ($2 = -1 OR revision = $2) RETURNING `+flowColumns+`),
+			WHERE id = $1 AND deleted_at IS NULL AND ($2 = -1 OR revision = $2) RETURNING ` + flowColumns + `),
 		v AS (INSERT INTO flow_versions (flow_id, version, document, created_by, retention) SELECT f.id, f.latest, $7, $8, $9 FROM f)
-		SELECT `+flowColumns+` FROM f`,
-		scanFlow, dbID(id), ifRevision, name, description, labelsOf(labels), publish, []byte(doc), createdBy, retentionOf(doc))
+		SELECT ` + flowColumns + ` FROM f`
+	args := []any{dbID(id), ifRevision, name, description, labelsOf(labels), publish, []byte(doc), createdBy, retentionOf(doc)}
+	var rows []Flow
+	var err error
+	if publish {
+		rows, err = db.changeFlow(ctx, "SaveFlow", sql, hooks, args...)
+	} else {
+		rows, err = write(ctx, db, "SaveFlow", sql, scanFlow, args...)
+	}
 	return db.oneFlow(ctx, "SaveFlow", id, rows, err)
 }
 
@@ -142,18 +159,22 @@ func contains(q string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(clean(q)) + "%"
 }
 
-// DeleteFlow takes a flow away; its name is free, its versions stay for the executions that use them.
+// DeleteFlow takes a flow away; its name and its hooks are free, its versions stay for the executions that use them.
 func (db *DB) DeleteFlow(ctx context.Context, id protocol.ID, ifRevision int) error {
-	rows, err := write(ctx, db, "DeleteFlow", `UPDATE flows SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), revision = revision + 1
-		WHERE id = $1 AND deleted_at IS NULL AND ($2 = -1 OR revision = $2) RETURNING `+flowColumns, scanFlow, dbID(id), ifRevision)
+	rows, err := db.changeFlow(ctx, "DeleteFlow", `UPDATE flows SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), revision = revision + 1
+		WHERE id = $1 AND deleted_at IS NULL AND ($2 = -1 OR revision = $2) RETURNING `+flowColumns, nil, dbID(id), ifRevision)
 	_, err = db.oneFlow(ctx, "DeleteFlow", id, rows, err)
 	return err
 }
 
-// PublishVersion makes a version the one that starts use.
-func (db *DB) PublishVersion(ctx context.Context, id protocol.ID, version int) (Flow, error) {
-	return writeOne(ctx, db, "PublishVersion", `UPDATE flows SET published = $2, revision = revision + 1, updated_at = clock_timestamp()
-		WHERE id = $1 AND deleted_at IS NULL AND EXISTS (SELECT FROM flow_versions v WHERE v.flow_id = $1 AND v.version = $2) RETURNING `+flowColumns, scanFlow, dbID(id), version)
+// PublishVersion makes a version the one that starts use, with its hooks. ifRevision -1: whatever it is; else ErrStale when the flow has moved on.
+func (db *DB) PublishVersion(ctx context.Context, id protocol.ID, ifRevision, version int, hooks ...Hook) (Flow, error) {
+	rows, err := db.changeFlow(ctx, "PublishVersion", `UPDATE flows SET published = $2, revision = revision + 1, updated_at = clock_timestamp()
+		WHERE id = $1 AND deleted_at IS NULL AND ($3 = -1 OR revision = $3) AND EXISTS (SELECT FROM flow_versions v WHERE v.flow_id = $1 AND v.version = $2) RETURNING `+flowColumns, hooks, dbID(id), version, ifRevision)
+	if err == nil && len(rows) == 0 && ifRevision < 0 {
+		return Flow{}, fmt.Errorf("store.PublishVersion: %w", ErrNotFound)
+	}
+	return db.oneFlow(ctx, "PublishVersion", id, rows, err)
 }
 
 // PauseFlow holds or releases a flow's starts; "" releases.

@@ -21,6 +21,7 @@ import (
 	"flowplatform/services/gateway/internal/auth"
 	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
+	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/wait"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/live"
@@ -37,6 +38,7 @@ type Options struct {
 	Accounts    *auth.Accounts
 	Definitions *definitions.Definitions
 	Waits       *wait.Registry
+	Replies     *reply.Registry
 	// Submit commits executions, all or none.
 	Submit func(rows []store.NewExecution) ([]store.Inserted, error)
 	// Full tells that so much waits to be handed out that no more is accepted.
@@ -88,6 +90,7 @@ func New(o Options) *API {
 	a.flowRoutes()
 	a.startRoutes()
 	a.executionRoutes()
+	a.hookRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"flowplatform/services/gateway/internal/auth"
+	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
@@ -216,21 +218,29 @@ func fieldsOf(problems []flow.Problem) []problem.Field {
 }
 
 // check judges a document that is to be saved.
-func (a *API) check(raw []byte) (*flow.Definition, json.RawMessage, error) {
+func (a *API) check(raw []byte) (*definitions.Checked, error) {
 	checked, problems, err := a.o.Definitions.Check(raw)
 	switch {
 	case err != nil:
-		return nil, nil, err
+		return nil, err
 	case len(problems) == 1 && problems[0].Code == "json":
-		return nil, nil, badJSON(problems[0].Message)
+		return nil, badJSON(problems[0].Message)
 	case len(problems) > 0:
-		return nil, nil, problem.Invalid(fmt.Sprintf("the flow has %d problems, nothing was saved", len(problems)), fieldsOf(problems)...)
+		return nil, problem.Invalid(fmt.Sprintf("the flow has %d problems, nothing was saved", len(problems)), fieldsOf(problems)...)
 	}
-	return checked.Definition, checked.Document, nil
+	return &checked, nil
 }
 
-// nameTaken says so with the field that is wrong.
-func nameTaken(err error, name string) error {
+// taken says which field is wrong when another flow has its name, or its webhook.
+func taken(err error, def *flow.Definition) error {
+	name := def.Name
+	var hook *store.HookTakenError
+	if errors.As(err, &hook) {
+		p := problem.New(http.StatusConflict, "%s; nothing was changed", hook.Error())
+		i := slices.IndexFunc(def.Nodes, func(n flow.Node) bool { return n.ID == hook.Node })
+		p.Errors = []problem.Field{problem.Body("/nodes/"+strconv.Itoa(i)+"/config/path", "exists", "%s: choose another path or method, or save a version of that flow without it", hook.Error())}
+		return p
+	}
 	if errors.Is(err, store.ErrConflict) {
 		p := problem.New(http.StatusConflict, "there is another flow with the name %q", name)
 		p.Errors = []problem.Field{problem.Body("/name", "exists", "names are unique: choose another one, or save a new version of that flow with PUT /flows/{id}")}
@@ -268,17 +278,18 @@ func labelsOf(list []string) (map[string]string, error) {
 }
 
 func (a *API) createFlow(ctx context.Context, in *NewFlowInput) (*flowOutput, error) {
-	def, doc, err := a.check(in.RawBody)
+	checked, err := a.check(in.RawBody)
 	if err != nil {
 		return nil, err
 	}
-	f, err := a.o.DB.CreateFlow(ctx, store.Flow{ID: store.NewID(), Name: def.Name, Description: def.Description, Labels: def.Labels}, doc, principal(ctx).Actor(), !in.Draft)
+	def := checked.Definition
+	f, err := a.o.DB.CreateFlow(ctx, store.Flow{ID: store.NewID(), Name: def.Name, Description: def.Description, Labels: def.Labels}, checked.Document, principal(ctx).Actor(), !in.Draft, definitions.StoredHooks(checked.Hooks)...)
 	if err != nil {
-		return nil, nameTaken(err, def.Name)
+		return nil, taken(err, def)
 	}
 	a.o.Definitions.Settle(ctx)
 	a.note(ctx, "create", "flow", f.ID.String(), map[string]any{"name": f.Name, "version": f.Latest, "published": f.Published})
-	out := answerFlow(&f, doc)
+	out := answerFlow(&f, checked.Document)
 	out.Location = Base + "/flows/" + f.ID.String()
 	return out, nil
 }
@@ -300,21 +311,22 @@ func (a *API) saveFlow(ctx context.Context, in *saveFlowInput) (*flowOutput, err
 	if err != nil {
 		return nil, err
 	}
-	def, doc, err := a.check(in.RawBody)
+	checked, err := a.check(in.RawBody)
 	if err != nil {
 		return nil, err
 	}
+	def := checked.Definition
 	f, err := a.flow(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	f, err = a.o.DB.SaveFlow(ctx, f.ID, revision, def.Name, def.Description, def.Labels, doc, principal(ctx).Actor(), !in.Draft)
+	f, err = a.o.DB.SaveFlow(ctx, f.ID, revision, def.Name, def.Description, def.Labels, checked.Document, principal(ctx).Actor(), !in.Draft, definitions.StoredHooks(checked.Hooks)...)
 	if err != nil {
-		return nil, nameTaken(noFlow(err, in.ID), def.Name)
+		return nil, taken(noFlow(err, in.ID), def)
 	}
 	a.o.Definitions.Settle(ctx)
 	a.note(ctx, "save", "flow", f.ID.String(), map[string]any{"name": f.Name, "version": f.Latest, "published": f.Published})
-	return answerFlow(&f, doc), nil
+	return answerFlow(&f, checked.Document), nil
 }
 
 func (a *API) deleteFlow(ctx context.Context, in *struct {
@@ -337,13 +349,28 @@ func (a *API) deleteFlow(ctx context.Context, in *struct {
 	return nil, nil
 }
 
-func (a *API) publishVersion(ctx context.Context, in *VersionRef) (*flowOutput, error) {
+func (a *API) publishVersion(ctx context.Context, in *struct {
+	VersionRef
+	IfMatch string `header:"If-Match" doc:"ETag that the flow must still have (412 otherwise); absent: whatever it has"`
+}) (*flowOutput, error) {
+	revision, err := revisionOf(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
 	f, err := a.flow(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if f, err = a.o.DB.PublishVersion(ctx, f.ID, in.Version); err != nil {
+	v, err := a.o.Definitions.Version(ctx, f, in.Version)
+	var unusable *definitions.UnusableError
+	switch {
+	case errors.As(err, &unusable):
+		return nil, problem.New(http.StatusConflict, "%s", unusable.Error())
+	case err != nil:
 		return nil, missing(err, "version", strconv.Itoa(in.Version))
+	}
+	if f, err = a.o.DB.PublishVersion(ctx, f.ID, revision, in.Version, definitions.StoredHooks(v.Hooks)...); err != nil {
+		return nil, taken(noFlow(err, in.ID), v.Definition())
 	}
 	a.o.Definitions.Settle(ctx)
 	a.note(ctx, "publish", "flow", f.ID.String(), map[string]any{"name": f.Name, "version": in.Version})

@@ -30,7 +30,9 @@ const roleKey = "role"
 
 // route registers an operation under Base for callers of at least the role.
 func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.Context, *I) (*O, error)) {
-	op.Path = Base + op.Path
+	if !strings.HasPrefix(op.Path, hookBase) { // hooks are at the root
+		op.Path = Base + op.Path
+	}
 	op.Responses = map[string]*huma.Response{"default": a.problem}
 	op.Metadata = map[string]any{roleKey: role.String()}
 	if role == public {
@@ -177,7 +179,7 @@ func (a *API) explain(op string, err error) error {
 	if !ok {
 		p = fromStore(err)
 	}
-	if p.Status >= 500 {
+	if p.Status >= 500 && p.Instance == "" {
 		p.Instance = "urn:flow:error:" + strings.ToLower(rand.Text()[:12])
 		a.log.Error("a request failed", "operation", op, "status", p.Status, "instance", p.Instance, "error", err)
 	}

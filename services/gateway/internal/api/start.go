@@ -111,7 +111,7 @@ func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *aut
 		return nil, nil, p
 	}
 	if a.o.Full() {
-		return nil, nil, problem.New(http.StatusServiceUnavailable, "too many accepted executions wait to be handed to the broker: RabbitMQ is away or has an alarm").RetryAfter(5 * time.Second)
+		return nil, nil, errFull()
 	}
 	if ct := r.Header.Get("Content-Type"); ct != "" && !strings.Contains(ct, "json") {
 		return nil, nil, problem.New(http.StatusUnsupportedMediaType, "the body must be application/json, not %s", ct)
@@ -153,6 +153,7 @@ type starter struct {
 	now      time.Time
 	deadline time.Time
 	shards   int
+	trigger  string
 	client   string
 }
 
@@ -162,6 +163,18 @@ func (a *API) resolve(ctx context.Context, ref string, s *Start, who *auth.Princ
 	if err != nil {
 		return nil, noFlow(err, ref)
 	}
+	st, err := a.resolveHead(ctx, head, s, who.Key())
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := st.version.Program.Entry(triggerManual); !ok {
+		return nil, problem.New(http.StatusConflict, "the flow %q can't be started by hand: it has several triggers, and none of them is trigger.manual", head.Name)
+	}
+	return st, nil
+}
+
+// resolveHead is resolve for a flow that was found, whatever starts it.
+func (a *API) resolveHead(ctx context.Context, head store.Flow, s *Start, client string) (*starter, error) {
 	n := s.Version
 	if n == 0 {
 		n = head.Published
@@ -179,12 +192,9 @@ func (a *API) resolve(ctx context.Context, ref string, s *Start, who *auth.Princ
 	case err != nil:
 		return nil, err
 	}
-	if _, ok := v.Program.Entry(triggerManual); !ok {
-		return nil, problem.New(http.StatusConflict, "the flow %q can't be started by hand: it has several triggers, and none of them is trigger.manual", head.Name)
-	}
 	def := v.Definition()
 	// Microseconds are what the database keeps: the task and the row must agree.
-	st := &starter{head: head, version: v, priority: s.Priority, labels: s.Labels, now: a.o.Now().UTC().Truncate(time.Microsecond), shards: a.o.Shards(), client: who.Key()}
+	st := &starter{head: head, version: v, priority: s.Priority, labels: s.Labels, now: a.o.Now().UTC().Truncate(time.Microsecond), shards: a.o.Shards(), trigger: triggerManual, client: client}
 	if st.shards == 0 {
 		return nil, problem.New(http.StatusServiceUnavailable, "this gateway is starting: it waits for the database").RetryAfter(1)
 	}
@@ -226,7 +236,7 @@ func (st *starter) row(input json.RawMessage, at string) (store.NewExecution, []
 	id := store.NewID()
 	return store.NewExecution{
 		ID: id, Project: st.head.Project, Flow: st.head.ID, Version: st.version.Number, Shard: int(id[15]) % st.shards, Pool: st.version.Definition().Settings.Pool,
-		Priority: st.priority, Trigger: triggerManual, Client: st.client, Labels: st.labels, Input: input, Deadline: st.deadline, Hold: st.head.PausedReason, CreatedAt: st.now,
+		Priority: st.priority, Trigger: st.trigger, Client: st.client, Labels: st.labels, Input: input, Deadline: st.deadline, Hold: st.head.PausedReason, CreatedAt: st.now,
 	}, nil
 }
 
@@ -404,6 +414,14 @@ func waitOf(r *http.Request) (time.Duration, error) {
 
 // keyOf reads the Idempotency-Key. The scope is the client and the call.
 func keyOf(r *http.Request, who *auth.Principal, id protocol.ID, body []byte) (store.IdempotencyKey, error) {
+	if len(r.Header["Idempotency-Key"]) == 0 {
+		return store.IdempotencyKey{}, nil
+	}
+	return idempotencyKey(r, who.Key()+" start "+id.String(), body)
+}
+
+// idempotencyKey reads the header; the key belongs to the scope, and stands for this body.
+func idempotencyKey(r *http.Request, scope string, body []byte) (store.IdempotencyKey, error) {
 	list := r.Header["Idempotency-Key"]
 	if len(list) == 0 || list[0] == "" {
 		return store.IdempotencyKey{}, nil
@@ -413,7 +431,7 @@ func keyOf(r *http.Request, who *auth.Principal, id protocol.ID, body []byte) (s
 		return store.IdempotencyKey{}, problem.Invalid("the request is wrong; nothing was started", problem.Parameter("header", "Idempotency-Key", "a key has 1 to %d printable ASCII characters", maxKeyBytes))
 	}
 	hash := sha256.Sum256(body)
-	return store.IdempotencyKey{Scope: who.Key() + " start " + id.String(), Key: key, BodyHash: hash[:]}, nil
+	return store.IdempotencyKey{Scope: scope, Key: key, BodyHash: hash[:]}, nil
 }
 
 // parseStart reads the body of a start, or with inputs of a batch, and names every field that is wrong.

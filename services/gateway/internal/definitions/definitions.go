@@ -27,6 +27,7 @@ type Flows interface {
 	FlowByID(ctx context.Context, id protocol.ID) (store.Flow, error)
 	FlowByName(ctx context.Context, project protocol.ID, name string) (store.Flow, error)
 	VersionOf(ctx context.Context, flow protocol.ID, version int) (store.FlowVersion, error)
+	HooksAt(ctx context.Context, path string) ([]store.Hook, error)
 }
 
 // Version is a compiled version of a flow. It is shared and never changes.
@@ -35,6 +36,9 @@ type Version struct {
 	Number  int
 	Program *flow.Program
 	Input   *InputSchema
+	Hooks   []Hook
+	// Responders are the nodes that answer a hook for the flow.
+	Responders []string
 }
 
 // Definition is the document.
@@ -50,6 +54,7 @@ type Definitions struct {
 	flight singleflight.Group
 	mu     sync.RWMutex
 	heads  map[string]head
+	hooks  map[string]hooksAt
 	cache  map[versionKey]*Version
 }
 
@@ -72,13 +77,14 @@ const (
 
 // New makes one.
 func New(db Flows, types flow.Types, lang flow.Language, now func() time.Time) *Definitions {
-	return &Definitions{db: db, types: types, lang: lang, now: now, heads: map[string]head{}, cache: map[versionKey]*Version{}}
+	return &Definitions{db: db, types: types, lang: lang, now: now, heads: map[string]head{}, hooks: map[string]hooksAt{}, cache: map[versionKey]*Version{}}
 }
 
 // Checked is a document without problems: as it is to be stored, with every typeVersion filled in.
 type Checked struct {
 	Definition *flow.Definition
 	Document   json.RawMessage
+	Hooks      []Hook
 }
 
 // Check judges a document: every problem at once, sorted as the document is read. err is about us, not about the document.
@@ -90,6 +96,8 @@ func (d *Definitions) Check(doc []byte) (Checked, []flow.Problem, error) {
 	}
 	_, more := compileSchema(def.InputSchema)
 	problems = append(problems, novel(problems, more)...)
+	hooks, more := hooksOf(def)
+	problems = append(problems, novel(problems, more)...)
 	if len(problems) > 0 {
 		return Checked{Definition: def}, problems, nil
 	}
@@ -97,7 +105,7 @@ func (d *Definitions) Check(doc []byte) (Checked, []flow.Problem, error) {
 	if err != nil {
 		return Checked{}, nil, fmt.Errorf("write the flow document: %w", err)
 	}
-	return Checked{Definition: def, Document: stored}, nil, nil
+	return Checked{Definition: def, Document: stored, Hooks: hooks}, nil, nil
 }
 
 // novel leaves out problems at places that have one already: a field that could not be read is empty, and missing it is no news.
@@ -166,6 +174,7 @@ func (d *Definitions) find(ctx context.Context, idOrName string) (head, error) {
 func (d *Definitions) Settle(ctx context.Context) {
 	d.mu.Lock()
 	clear(d.heads)
+	clear(d.hooks)
 	d.mu.Unlock()
 	t := time.NewTimer(Believed + 10*time.Millisecond)
 	defer t.Stop()
@@ -223,7 +232,11 @@ func (d *Definitions) compile(ctx context.Context, f store.Flow, version int) (*
 	if len(problems) > 0 {
 		return nil, &UnusableError{f.Name, version, problems}
 	}
-	v := &Version{Flow: f.ID, Number: version, Program: p, Input: schema}
+	hooks, problems := hooksOf(def)
+	if len(problems) > 0 {
+		return nil, &UnusableError{f.Name, version, problems}
+	}
+	v := &Version{Flow: f.ID, Number: version, Program: p, Input: schema, Hooks: hooks, Responders: respondersOf(def)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.cache) >= maxVersions {

@@ -106,6 +106,12 @@ func (w *Waiter) Wait(ctx context.Context, most time.Duration) {
 	}
 }
 
+// Ended is closed when the execution has ended.
+func (w *Waiter) Ended() <-chan struct{} { return w.ended }
+
+// Stopped is closed when the process stops.
+func (w *Waiter) Stopped() <-chan struct{} { return w.r.stopped }
+
 // Ended wakes those who wait for an execution: it has a final state.
 func (r *Registry) Ended(id protocol.ID) {
 	r.mu.Lock()
