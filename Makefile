@@ -45,8 +45,8 @@ check: need-go ## Format, vet, staticcheck, import rules, shell scripts, jobs an
 	@scripts/check
 
 .PHONY: sim
-sim: need-go ## The protocol in the simulator, with more seeds than make test takes: SEEDS [2000]
-	@FLOW_SIM_SEEDS=$(or $(SEEDS),2000) go test -count=1 -timeout 60m -v ./services/internal/protocol/sim/...
+sim: need-go ## The protocol in the simulator, with more seeds than make test takes, on all cores: SEEDS [10000]
+	@FLOW_SIM_SEEDS=$(or $(SEEDS),10000) go test -count=1 -timeout 60m -v ./services/internal/protocol/sim/...
 
 .PHONY: bench
 bench: ## Load through the front door against what is running; prints a table, writes JSON. ARGS="--help" for its options

@@ -121,10 +121,12 @@ type OpenSessionRequest struct {
 	Ended      []ID   `json:"ended,omitempty"`
 }
 
-// RenewRequest is the body of POST /internal/v1/sessions/renew. Runs lists every run that the worker holds, claimed or being claimed.
+// RenewRequest is the body of POST /internal/v1/sessions/renew. Runs lists every run that the worker holds, claimed or being claimed; Owned those whose claim
+// was granted.
 type RenewRequest struct {
 	Session ID      `json:"session"`
 	Runs    []int64 `json:"runs,omitempty"`
+	Owned   []int64 `json:"owned,omitempty"`
 }
 
 // SessionResponse answers open and renew. It is sent after COMMIT.
@@ -134,6 +136,7 @@ type SessionResponse struct {
 	Cancels []CancelOrder `json:"cancels,omitempty"`
 	Drain   bool          `json:"drain,omitempty"`
 	Orphans []Orphan      `json:"orphans,omitempty"`
+	Gone    []int64       `json:"gone,omitempty"`  // of the runs that the renewal said it owned: those whose attempt is over
 	Slots   int           `json:"slots,omitempty"` // tuned by the leader; 0: the worker's own
 	Shards  int           `json:"shards,omitempty"`
 }

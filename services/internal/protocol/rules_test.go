@@ -164,3 +164,13 @@ func TestIDText(t *testing.T) {
 		t.Errorf("%s: %v", b, err)
 	}
 }
+
+func TestGoneAreOwnersWhoseAttemptIsOver(t *testing.T) {
+	owned := []Orphan{{Run: 1}, {Run: 2}}
+	if got := gone(owned, []int64{1, 3}); len(got) != 1 || got[0] != 3 {
+		t.Errorf("gone %v, want [3]", got)
+	}
+	if got := gone(nil, nil); got != nil {
+		t.Errorf("gone %v of none", got)
+	}
+}

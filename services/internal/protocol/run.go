@@ -143,6 +143,14 @@ func (r *Run) SessionDied(session ID) []Action {
 	return r.drop()
 }
 
+// Gone tells that the attempt which the run owned is over, though its session lives [12]: the run is dropped.
+func (r *Run) Gone() []Action {
+	if r.done || r.owner.IsZero() {
+		return nil
+	}
+	return r.drop()
+}
+
 func (r *Run) drop() []Action {
 	r.done = true
 	var out []Action

@@ -367,12 +367,12 @@ func EndSessions(ctx context.Context, tx Tx, sessions []ID, reason string) ([]ID
 // Renew renews all the sessions given in one statement, and brings what their workers must know [3, 12]. Answer it after COMMIT.
 func Renew(ctx context.Context, tx Tx, renewals []RenewRequest) (map[ID]SessionResponse, error) {
 	sessions := make([]ID, 0, len(renewals))
-	listed := make(map[ID][]int64, len(renewals))
+	listed := make(map[ID]RenewRequest, len(renewals))
 	for _, r := range renewals {
 		if _, ok := listed[r.Session]; !ok {
 			sessions = append(sessions, r.Session)
 		}
-		listed[r.Session] = r.Runs
+		listed[r.Session] = r
 	}
 	alive, err := tx.Beat(ctx, sessions)
 	if err != nil {
@@ -388,7 +388,7 @@ func Renew(ctx context.Context, tx Tx, renewals []RenewRequest) (map[ID]SessionR
 	}
 	out := make(map[ID]SessionResponse, len(sessions))
 	for _, id := range sessions {
-		out[id] = SessionResponse{Alive: alive[id], Cancels: cancels[id], Orphans: orphans(owned[id], listed[id])}
+		out[id] = SessionResponse{Alive: alive[id], Cancels: cancels[id], Orphans: orphans(owned[id], listed[id].Runs), Gone: gone(owned[id], listed[id].Owned)}
 	}
 	return out, nil
 }
@@ -409,6 +409,26 @@ func orphans(owned []Orphan, runs []int64) []Orphan {
 	for _, o := range owned {
 		if !has[o.Run] && len(out) < maxOrphans {
 			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// gone are those of the runs that no longer own their attempts, though they did when the renewal was sent: a report of theirs that the broker had
+// confirmed was lost or could not be applied, and the execution went on from its row, or ended. Nothing else tells their worker so: its session lives, and it would
+// go on to act, confirmed step by confirmed step, beside the attempt that follows.
+func gone(owned []Orphan, runs []int64) []int64 {
+	if len(runs) == 0 {
+		return nil
+	}
+	has := make(map[int64]bool, len(owned))
+	for _, o := range owned {
+		has[o.Run] = true
+	}
+	var out []int64
+	for _, n := range runs {
+		if !has[n] {
+			out = append(out, n)
 		}
 	}
 	return out

@@ -187,6 +187,7 @@ func (l listener) Orders(answer protocol.SessionResponse) {
 	if id, _ := l.a.window.Current(); len(answer.Orphans) > 0 {
 		l.Disown(id, answer.Orphans)
 	}
+	l.Gone(answer.Gone)
 	l.Resize(answer.Slots)
 	if answer.Drain {
 		l.a.drain()

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"slices"
 
 	"flowplatform/services/internal/protocol"
 )
@@ -22,6 +23,12 @@ type Broken struct {
 	JudgeBlind         bool // a failed look doesn't break the sight
 	AnswerBeforeCommit bool // a renewal is answered before it is committed
 	CancelOverBatch    bool // basic.cancel over unacknowledged reports
+	ClaimBySession     bool // a claim is known by its session alone, whatever the run
+	JudgeOldLook       bool // a session is marked dead whatever its beat is by then
+	EndWithoutLock     bool // the sessions of the lock file are ended before its lock is had
+	IgnoreGap          bool // a report is applied though a confirmed one before it is missing
+	SuspectsInCompany  bool // a suspect runs beside others
+	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
 // brokenTx tells lies about rows to the transaction that it wraps.
@@ -54,9 +61,25 @@ func (x *brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row,
 			r.Shard = x.shard
 		case x.b.CancelOnlyRecover && x.t.name == "collect" && x.t.s.session(r.Owner) != nil && x.t.s.session(r.Owner).Alive:
 			r.Cancel = ""
+		case x.b.ClaimBySession && x.t.name == "claims":
+			for _, c := range x.t.claims {
+				if c.Execution == r.ID && c.Session == r.Owner {
+					r.Run = c.Run
+				}
+			}
 		}
 	}
 	return rows, err
+}
+
+func (x *brokenTx) EndSessions(ctx context.Context, ends []protocol.SessionEnd) ([]protocol.ID, error) {
+	if x.b.JudgeOldLook && x.t.name == "judge" {
+		ends = slices.Clone(ends)
+		for i := range ends {
+			ends[i].Beat = -1
+		}
+	}
+	return x.Tx.EndSessions(ctx, ends)
 }
 
 func (x *brokenTx) Owned(ctx context.Context, session protocol.ID, shard, limit int) ([]protocol.ID, error) {
@@ -92,12 +115,12 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 
 // entries is what a collector reads of a batch.
 func (b *Broken) entries(in []protocol.Entry) []protocol.Entry {
-	if !b.IgnoreSeq && !b.IgnoreOwner {
+	if !b.IgnoreSeq && !b.IgnoreOwner && !b.IgnoreGap {
 		return in
 	}
 	out := make([]protocol.Entry, len(in))
 	for i, e := range in {
-		if b.IgnoreSeq {
+		if b.IgnoreSeq || b.IgnoreGap {
 			e.Base = 0
 		}
 		if b.IgnoreOwner && e.Kind != protocol.EntryRecover {
@@ -106,6 +129,13 @@ func (b *Broken) entries(in []protocol.Entry) []protocol.Entry {
 		out[i] = e
 	}
 	return out
+}
+
+func (b *Broken) gone(runs []int64) []int64 {
+	if b.KeepGone {
+		return nil
+	}
+	return runs
 }
 
 // blind shows the last look again when a look fails.

@@ -29,6 +29,7 @@ type reportBatch struct {
 type reportQueue struct {
 	ready, unacked []*protocol.Report
 	active, epoch  int
+	lossy          bool                       // the next confirmed report of an owner is lost
 	held           map[int][]*protocol.Report // kept by a consumer that cancelled over them (Broken.CancelOverBatch)
 }
 
@@ -45,12 +46,9 @@ func (p *proc) publish(what string, arrive func()) bool {
 	}
 	arrived := int64(-1)
 	delay, back := 1+s.n(5), 1+s.n(6)
-	confirmed, lost := true, false
-	if !s.quiet {
-		confirmed, lost = !s.chance(4), s.chance(4)
-		if s.chance(4) {
-			delay = 40 + s.n(250)
-		}
+	confirmed, lost := !s.noise(4), s.noise(4)
+	if s.noise(4) {
+		delay = 40 + s.n(250)
 	}
 	if !lost {
 		s.after(delay, func() { arrived = s.now; arrive() })
@@ -77,8 +75,9 @@ func (b publisher) PublishTasks(_ context.Context, tasks []protocol.Task) []bool
 // publishReport gives false when the outcome is not known.
 func (p *proc) publishReport(r *protocol.Report) bool {
 	return p.publish("a report", func() {
-		q := &p.s.queue[r.Shard]
-		q.ready = append(q.ready, r)
+		if q := &p.s.queue[r.Shard]; !q.lost(p.s, r) {
+			q.ready = append(q.ready, r)
+		}
 	})
 }
 
@@ -150,6 +149,6 @@ func (s *Sim) loseChannel(h *host) {
 		d.m.redelivered = true
 		s.tasks = append([]*taskMessage{d.m}, s.tasks...)
 	}
-	h.unacked = nil
+	h.unacked, h.worker.parked = nil, nil
 	h.channel++
 }

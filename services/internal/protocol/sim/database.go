@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"flowplatform/services/internal/protocol"
@@ -33,6 +34,10 @@ type execution struct {
 	waits   []protocol.OpenWait
 	result  *protocol.FinalResult
 	lock    rowLock
+
+	over      int64 // when its last attempt ended
+	cancelled bool  // a user asked for it
+	blind     int   // newest attempt of which a confirmed report was lost, or refused by the database
 }
 
 type session struct {
@@ -60,6 +65,7 @@ type txn struct {
 	writes map[int]protocol.Row
 	dead   bool
 	at     int64
+	claims []protocol.Claim // what it decides on, for Broken.ClaimBySession
 }
 
 func (t *txn) release() {
@@ -151,7 +157,13 @@ func (t *txn) run(fn func(protocol.Tx) error) error {
 		t.release()
 		return protocol.ErrUnknown
 	}
-	if s.chance(2) && !s.quiet {
+	if s.noise(1) { // a deadlock, a serialization failure: known not to have happened
+		s.Counts.RefusedCommits++
+		t.release()
+		return errAway
+	}
+	if s.unknownCommits > 0 || s.noise(2) {
+		s.unknownCommits = max(0, s.unknownCommits-1)
 		s.Counts.UnknownCommits++
 		if s.r.IntN(2) == 0 {
 			t.release()
@@ -251,6 +263,13 @@ func (t *txn) Write(_ context.Context, c *protocol.Changes) error {
 	if err := t.statement(); err != nil {
 		return err
 	}
+	for _, r := range c.Reports {
+		if strings.Contains(string(r.Events), refusedValue) {
+			t.s.Counts.RefusedValues++
+			t.s.execution(r.Execution).blind = r.Attempt
+			return protocol.ErrData
+		}
+	}
 	for _, row := range c.Rows {
 		t.writes[indexOf(row.ID)] = row
 	}
@@ -289,9 +308,10 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 	for _, d := range c.Dead {
 		d.ID, d.At = idOf('d', len(db.dead)+1), s.time()
 		db.dead = append(db.dead, d)
-		if d.Reason != "poison" { // poison is what the rules want; nothing else may be parked
-			s.Counts.Parked++
-			s.tr("dead letter: %s %s", d.Reason, d.Detail)
+		s.tr("dead letter: %s %s", d.Reason, d.Detail)
+		s.Counts.Parked++
+		if e := s.execution(d.Execution); d.Reason != "poison" && (e == nil || e.blind == 0) {
+			s.fail("14 parked without a reason", "%s: %s", d.Reason, d.Detail)
 		}
 	}
 }
@@ -533,7 +553,7 @@ func (t *txn) insert(i, shape int) error {
 	at := t.s.time()
 	t.ops = append(t.ops, func() {
 		e.exists, e.shape = true, shape
-		e.facts = protocol.Task{Version: shape, Trigger: "manual", CreatedAt: epoch}
+		e.facts.Version, e.facts.Trigger, e.facts.CreatedAt = shape, "manual", epoch
 		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, QueuedAt: at}
 	})
 	return nil

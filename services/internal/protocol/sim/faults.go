@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math/rand/v2"
 	"slices"
 
 	"flowplatform/services/internal/protocol"
@@ -21,13 +22,33 @@ func (s *Sim) pause(h *host, d int64) {
 	}
 }
 
-// inject makes one fault, by chance.
-func (s *Sim) inject() {
+// fault is one planned thing that goes wrong. What it is follows from the schedule's seed and its own number alone, so that it stays the same when others are
+// left out (shrink.go).
+type fault struct {
+	at int64
+	r  *rand.Rand
+}
+
+// plan draws the faults of a schedule.
+func plan(seed uint64, from, every int64, n int) []fault {
+	out := make([]fault, n)
+	for i := range out {
+		r := rand.New(rand.NewPCG(seed, 1000+uint64(i)))
+		out[i] = fault{at: from, r: r}
+		from += r.Int64N(every)
+	}
+	return out
+}
+
+// inject makes the fault.
+func (f fault) inject(s *Sim) {
+	defer func(r *rand.Rand) { s.r = r }(s.r)
+	s.r = f.r
 	s.Counts.Faults++
 	w := s.workers[s.r.IntN(len(s.workers))]
 	o := s.orchs[s.r.IntN(len(s.orchs))]
 	k := s.r.IntN(shards)
-	switch x := s.r.IntN(16); x {
+	switch x := s.r.IntN(18); x {
 	case 0, 1, 2:
 		h := w
 		if x == 1 {
@@ -52,12 +73,7 @@ func (s *Sim) inject() {
 	case 8, 9:
 		s.moveConsumer(k, s.broken.CancelOverBatch)
 	case 10:
-		d := s.span()
-		s.tr("database away for %d", d)
-		if s.now >= s.db.downTill {
-			s.db.downFrom = s.now
-		}
-		s.db.downTill = max(s.db.downTill, s.now+d)
+		s.databaseAway(s.span())
 	case 11:
 		s.double(w, k)
 	case 12:
@@ -67,19 +83,76 @@ func (s *Sim) inject() {
 		}
 	case 13:
 		s.cutOff(w)
-	case 15:
-		if w.up && s.nets {
-			for _, r := range w.worker.runs {
-				if !r.m.Owner().IsZero() {
-					s.tr("%s forgets its run of E%d", w.name(), r.exec)
-					w.worker.forget(r)
-					break
-				}
-			}
-		}
 	case 14:
 		o.leader = !o.leader // both may believe, or none
+	case 15:
+		s.loseRun(w)
+	case 16:
+		s.orphan(w)
+	case 17:
+		s.loseReport(k)
 	}
+}
+
+func (s *Sim) databaseAway(d int64) {
+	s.tr("database away for %d", d)
+	if s.now >= s.db.downTill {
+		s.db.downFrom = s.now
+	}
+	s.db.downTill = max(s.db.downTill, s.now+d)
+}
+
+// loseRun makes a worker forget a run that owns its attempt, as a mistake of ours would.
+func (s *Sim) loseRun(w *host) {
+	if !w.up || !s.nets {
+		return
+	}
+	for _, r := range w.worker.runs {
+		if !r.m.Owner().IsZero() {
+			s.tr("%s forgets its run of E%d", w.name(), r.exec)
+			w.worker.forget(r)
+			return
+		}
+	}
+}
+
+// orphan starts another process in a worker's allocation while the old one lives on: its executor was killed.
+func (s *Sim) orphan(w *host) {
+	if !w.up || w.ghost {
+		return
+	}
+	s.tr("%s is left alone: its allocation starts another process", w.name())
+	s.Counts.Ghosts++
+	w.ghost = true
+	h := s.host('w', w.id)
+	h.inst = w.inst
+	h.worker = &worker{s: s, h: h, file: w.worker.file}
+	s.workers = append(s.workers, h)
+	s.start(h)
+	s.after(s.span(), func() { s.kill(w, "the orphan ends") })
+}
+
+// loseReport arms the loss of the next report that reaches the queue and is confirmed: the one promise that rests on the broker, broken.
+func (s *Sim) loseReport(k int) {
+	if s.nets {
+		s.queue[k].lossy = true
+	}
+}
+
+// lost tells whether the queue loses this report. Those of runs without an owner are left alone: only the net by age finds such an execution again, and that is
+// off here.
+func (q *reportQueue) lost(s *Sim, rep *protocol.Report) bool {
+	e := rep.Entries[0]
+	if !q.lossy || e.Session.IsZero() {
+		return false
+	}
+	q.lossy = false
+	s.tr("the broker confirms and loses a %s of E%d a%d/%d", e.Kind, indexOf(e.Execution), e.Attempt, e.Seq)
+	s.Counts.LostReports++
+	if x := s.execution(e.Execution); x != nil && e.Kind != protocol.EntryRecover {
+		x.blind = max(x.blind, e.Attempt)
+	}
+	return true
 }
 
 func (s *Sim) double(w *host, k int) {
@@ -118,7 +191,9 @@ func (s *Sim) stopFaults() {
 	s.db.downTill = min(s.db.downTill, s.now)
 	for _, h := range s.hosts {
 		h.pausedTill, h.cutBroker, h.cutOrch = min(h.pausedTill, s.now), 0, 0
-		if !h.up {
+		if h.ghost {
+			s.kill(h, "the orphan ends")
+		} else if !h.up {
 			h.restartAt = min(h.restartAt, s.now+5)
 		}
 	}
@@ -133,13 +208,17 @@ func (s *Sim) afterKill(h *host) {
 	switch h.kind {
 	case 'w':
 		s.loseChannel(h)
+		h.worker.runs = nil
+		if h.worker.file.holder == h {
+			h.worker.file.holder = nil
+		}
 		for _, a := range s.world.acts {
 			if a.run.w == h.worker {
 				a.inflight = false
 			}
 		}
 		if s.r.IntN(3) == 0 { // its allocation is gone, with the lock file: only the lease tells
-			h.worker.file = nil
+			h.worker.file = &lockFile{}
 		}
 	case 'o':
 		for k := range s.queue {
@@ -161,7 +240,7 @@ func (s *Sim) start(h *host) {
 	h.up, h.draining = true, false
 	switch h.kind {
 	case 'w':
-		w := &worker{s: s, h: h}
+		w := &worker{s: s, h: h, file: &lockFile{}}
 		if h.worker != nil {
 			w.file = h.worker.file
 		}
@@ -201,6 +280,7 @@ func (s *Sim) accept(p *proc, i int) {
 }
 
 func (s *Sim) cancel(p *proc, i int) {
+	s.db.execs[i].cancelled = true // it may be committed though nobody hears so
 	for {
 		err := store{p}.Txn(bg, "cancel", func(tx protocol.Tx) error {
 			_, err := protocol.Cancel(bg, tx, []protocol.ID{idOf('e', i)}, protocol.Cancelled)

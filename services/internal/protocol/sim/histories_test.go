@@ -1,13 +1,14 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"flowplatform/services/internal/protocol"
 )
 
-// The histories that break naive designs (H1 to H6): each is played in many orders, nothing else goes wrong, and each must have happened in the
+// The histories that break naive designs (H1 to H6 here, the others in more_histories_test.go): each is played in many orders, nothing else goes wrong, and each must have happened in the
 // schedules that count for it.
 
 func (s *Sim) ownerOf(i int) *host {
@@ -50,10 +51,8 @@ func (s *Sim) copyTask(i int) {
 }
 
 func shapeOf(t *testing.T, drawing string) int {
-	for i, d := range drawings {
-		if d == drawing {
-			return i
-		}
+	if i := slices.IndexFunc(shapes(), func(s shape) bool { return s.drawing == drawing }); i >= 0 {
+		return i
 	}
 	t.Fatalf("no shape %s", drawing)
 	return 0
@@ -61,11 +60,21 @@ func shapeOf(t *testing.T, drawing string) int {
 
 func play(t *testing.T, drawing string, plan func(s *Sim) []planned, happened func(s *Sim) bool) {
 	t.Helper()
-	shape, hits := shapeOf(t, drawing), 0
+	playAll(t, []string{drawing}, plan, happened)
+}
+
+// playAll plays a history with an execution of each drawing.
+func playAll(t *testing.T, drawings []string, plan func(s *Sim) []planned, happened func(s *Sim) bool) {
+	t.Helper()
+	var shape []int
+	for _, d := range drawings {
+		shape = append(shape, shapeOf(t, d))
+	}
+	hits := 0
 	for seed := uint64(1); seed <= 100; seed++ {
-		s := history(seed, Options{}, []int{shape}, plan)
+		s := history(seed, Options{}, shape, plan)
 		if s.Violation != "" {
-			traced := history(seed, Options{Tracing: true}, []int{shape}, plan)
+			traced := history(seed, Options{Tracing: true}, shape, plan)
 			t.Fatalf("seed %d: %s: %s\n%s", seed, s.Violation, s.Detail, strings.Join(traced.Trace, "\n"))
 		}
 		if len(s.script) == 0 && happened(s) {

@@ -4,13 +4,14 @@
 //
 // Time runs in ticks of Tick. Every process is a coroutine that yields at each step; the kernel picks who goes on. What may not
 // happen is checked from outside (world.go) and in every commit (database.go); what is deliberately broken to see that the checks
-// bite is listed in Broken.
+// bite is listed in Broken. A schedule that shows a mistake is made as short as it goes before it is printed (shrink.go).
 package sim
 
 import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"reflect"
 	"time"
 )
 
@@ -44,6 +45,7 @@ type host struct {
 	cutBroker  int64
 	restartAt  int64
 	draining   bool
+	ghost      bool // lives on though its allocation has another process: it is not started again
 
 	worker  *worker
 	server  *server
@@ -121,6 +123,9 @@ func (s *Sim) n(k int) int64 { return int64(s.r.IntN(k)) }
 // chance is true in so many of a hundred cases, while faults last.
 func (s *Sim) chance(percent float64) bool { return s.faulty && s.r.Float64()*100 < percent }
 
+// noise is chance for what goes wrong by itself, beside the schedule's faults: late and lost messages, commits.
+func (s *Sim) noise(percent float64) bool { return !s.quiet && s.chance(percent) }
+
 func (s *Sim) tr(f string, a ...any) {
 	if s.tracing {
 		s.Trace = append(s.Trace, fmt.Sprintf("%5d  ", s.now)+fmt.Sprintf(f, a...))
@@ -194,15 +199,15 @@ func (s *Sim) loop(limit int64) {
 			s.script = s.script[1:]
 			f.do()
 		}
-		if s.faulty && s.now >= s.nextFault && s.nfaults < s.maxFaults {
-			s.nfaults++
-			s.inject()
-			s.nextFault = s.now + s.n(int(2*s.endFaults)/(s.maxFaults+1)+1)
+		for s.faulty && len(s.plan) > 0 && s.now >= s.plan[0].at {
+			f := s.plan[0]
+			s.plan = s.plan[1:]
+			f.inject(s)
 		}
 		s.deliverParcels()
 		s.pumpBroker()
 		for _, h := range s.hosts {
-			if !h.up && s.now >= h.restartAt {
+			if !h.up && !h.ghost && s.now >= h.restartAt {
 				s.start(h)
 			}
 		}
@@ -211,7 +216,7 @@ func (s *Sim) loop(limit int64) {
 		} else if s.r.IntN(5) == 0 {
 			s.now++
 		}
-		if (!s.faulty || s.quiet && len(s.script) == 0) && s.now&31 == 0 && s.drained() {
+		if (!s.faulty || s.quiet && len(s.script)+len(s.plan) == 0) && s.now&31 == 0 && s.drained() {
 			return
 		}
 		if s.now > s.endFaults+limit {
@@ -259,14 +264,13 @@ type Sim struct {
 	now     int64
 	tracing bool
 
-	faulty    bool
-	endFaults int64
-	nextFault int64
-	nfaults   int
-	maxFaults int
-	script    []planned
-	nets      bool // runs are forgotten, and handed back by the list in renewals; off in half of the schedules, since a net hides mistakes
-	quiet     bool // no random faults on the wire, in commits and answers: histories
+	faulty         bool
+	endFaults      int64
+	plan           []fault
+	script         []planned
+	nets           bool // runs are forgotten, and handed back by the list in renewals; off in half of the schedules, since a net hides mistakes
+	unknownCommits int  // of the next commits: their answers are lost, whatever came of them
+	quiet          bool // no random faults on the wire, in commits and answers: histories
 
 	hosts    []*host
 	workers  []*host
@@ -286,8 +290,8 @@ type Sim struct {
 
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
-	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Recovered, Old, Timers, Cancels, Yields, UnknownCommits,
-	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Retries, Failures, Suspends, Orphans int
+	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Yields, UnknownCommits, RefusedCommits,
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Gone, BlindActs int
 }
 
 // Add sums two counts.
@@ -299,6 +303,10 @@ func (c *Counts) Add(o Counts) {
 }
 
 func (c *Counts) fields() []*int {
-	return []*int{&c.Faults, &c.Acts, &c.Claims, &c.Refused, &c.ClaimUnknown, &c.Held, &c.Cuts, &c.Deaths, &c.Recovered, &c.Old, &c.Timers, &c.Cancels, &c.Yields, &c.UnknownCommits,
-		&c.LockTimeouts, &c.Reconciled, &c.Finals, &c.Holes, &c.HoleHarm, &c.Overlaps, &c.ComeBacks, &c.Parked, &c.Retries, &c.Failures, &c.Suspends, &c.Orphans}
+	v := reflect.ValueOf(c).Elem()
+	out := make([]*int, v.NumField())
+	for i := range out {
+		out[i] = v.Field(i).Addr().Interface().(*int)
+	}
+	return out
 }

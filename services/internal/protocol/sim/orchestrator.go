@@ -24,12 +24,14 @@ type request struct {
 	previous []int
 	renew    protocol.ID
 	runs     []int64
+	owned    []int64
 	claim    protocol.Claim
 
 	done    bool
 	answer  protocol.Answer
 	cancels []protocol.CancelOrder
 	orphans []protocol.Orphan
+	gone    []int64
 }
 
 var bg = context.Background()
@@ -48,7 +50,7 @@ func (s *Sim) rpc(p *proc, r *request) bool {
 	}
 	inst := o.inst
 	d := 1 + s.n(3)
-	if s.chance(5) && !s.quiet {
+	if s.noise(5) {
 		d += s.n(150)
 	}
 	s.after(d, func() {
@@ -64,7 +66,7 @@ func (s *Sim) rpc(p *proc, r *request) bool {
 }
 
 func (s *Sim) reply(r *request, a protocol.Answer) {
-	if s.chance(5) && !s.quiet {
+	if s.noise(5) {
 		return
 	}
 	s.after(1+s.n(3), func() { r.answer, r.done = a, true })
@@ -78,7 +80,7 @@ func (o *server) serveSessions(p *proc) {
 		var renewals []protocol.RenewRequest
 		for _, r := range batch {
 			if !r.renew.IsZero() {
-				renewals = append(renewals, protocol.RenewRequest{Session: r.renew, Runs: r.runs})
+				renewals = append(renewals, protocol.RenewRequest{Session: r.renew, Runs: r.runs, Owned: r.owned})
 				if o.s.broken.AnswerBeforeCommit {
 					o.s.reply(r, protocol.Granted)
 				}
@@ -116,7 +118,8 @@ func (o *server) serveSessions(p *proc) {
 			case opened[r.open]:
 				o.s.reply(r, protocol.Granted)
 			case renewed[r.renew].Alive:
-				r.cancels, r.orphans = renewed[r.renew].Cancels, renewed[r.renew].Orphans
+				a := renewed[r.renew]
+				r.cancels, r.orphans, r.gone = a.Cancels, a.Orphans, a.Gone
 				o.s.reply(r, protocol.Granted)
 			default:
 				o.s.reply(r, protocol.SessionDead)
@@ -153,6 +156,7 @@ func (o *server) serveClaims(p *proc) {
 		}
 		var answers []protocol.Answer
 		err := store{p}.Txn(bg, "claims", func(tx protocol.Tx) error {
+			p.tx.claims = claims
 			var err error
 			answers, err = protocol.GrantClaims(bg, tx, claims)
 			return err
@@ -235,5 +239,8 @@ func (o *server) lead(p *proc) {
 			s.Counts.Reconciled += n
 		}
 		rec.Due(bg, 2*time.Second)
+		if s.r.IntN(3) == 0 {
+			rec.Overdue(bg)
+		}
 	}
 }

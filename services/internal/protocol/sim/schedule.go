@@ -6,12 +6,17 @@ import "math/rand/v2"
 type Options struct {
 	Broken  Broken
 	Tracing bool
-	Small   bool // few executions and faults: for short traces
+
+	// For short traces (shrink.go): what is left of the schedule that the seed gives.
+	Calm    bool         // nothing goes wrong by itself: only the planned faults
+	Without map[int]bool // faults that are left out, by number
+	Absent  map[int]bool // executions that nobody wants
+	Order   uint64       // of the steps: 0 is the seed's own
 }
 
 func newSim(seed uint64, o Options) *Sim {
-	s := &Sim{broken: o.Broken, r: rand.New(rand.NewPCG(seed, 7)), tracing: o.Tracing, faulty: true}
-	s.world = world{conf: map[place]bool{}, good: map[place]bool{}}
+	s := &Sim{broken: o.Broken, r: rand.New(rand.NewPCG(seed, 7)), tracing: o.Tracing, faulty: true, quiet: o.Calm}
+	s.world = world{conf: map[place]int{}, good: map[place]int{}}
 	return s
 }
 
@@ -37,39 +42,61 @@ func (s *Sim) wants(shape int) {
 	s.db.execs = append(s.db.execs, &execution{shape: shape})
 }
 
-// Run runs the schedule of a seed: executions of several shapes, cancels, and faults of every kind, until all is settled.
+// Run runs the schedule of a seed: executions of several shapes, cancels, deadlines, and faults of every kind, until all is settled.
 func Run(seed uint64, o Options) *Sim {
 	s := newSim(seed, o)
 	s.nets = seed%2 == 0
 	s.endFaults = 300 + s.n(700)
-	s.maxFaults = 1 + s.r.IntN(14)
-	if o.Small {
-		s.endFaults = 200 + s.n(300)
-		s.maxFaults = 1 + s.r.IntN(3)
+	n := 1 + s.r.IntN(14)
+	for i, f := range plan(seed, s.n(60), 2*s.endFaults/int64(n+1)+1, n) {
+		if !o.Without[i] {
+			s.plan = append(s.plan, f)
+		}
 	}
-	s.nextFault = s.n(60)
 	s.cast(2 + s.r.IntN(2))
 	s.wants(s.r.IntN(len(drawings)))
 	for shape := range drawings {
-		if !o.Small && s.r.IntN(3) == 0 {
+		if s.r.IntN(3) == 0 {
 			s.wants(shape)
 		}
 	}
+	s.endings(o)
+	s.r = rand.New(rand.NewPCG(seed, 1<<32+o.Order)) // from here on: the order of the steps
 	for _, h := range s.hosts {
 		s.start(h)
 	}
-	for _, i := range s.want {
+	s.loop(6000)
+	s.ended()
+	return s
+}
+
+// endings draws which executions are cancelled or have a deadline, and leaves out those that are absent.
+func (s *Sim) endings(o Options) {
+	wanted := s.want
+	s.want = nil
+	for _, i := range wanted {
+		at, deadline := int64(0), int64(0)
 		if s.r.IntN(4) == 0 {
-			s.after(10+s.n(int(s.endFaults)), func() {
+			at = 10 + s.n(int(s.endFaults))
+		}
+		if s.r.IntN(8) == 0 {
+			deadline = 20 + s.n(int(s.endFaults))
+		}
+		if o.Absent[i] {
+			continue
+		}
+		s.want = append(s.want, i)
+		if deadline > 0 {
+			s.db.execs[i].facts.Deadline = epoch.Add(ticks(deadline))
+		}
+		if at > 0 {
+			s.after(at, func() {
 				if s.gateway.up {
 					s.spawn(s.gateway, func(p *proc) { s.cancel(p, i) })
 				}
 			})
 		}
 	}
-	s.loop(6000)
-	s.ended()
-	return s
 }
 
 // planned is one event of a history: it is done as soon as the condition holds, after those before it.
@@ -82,7 +109,7 @@ type planned struct {
 func history(seed uint64, o Options, shapes []int, plan func(s *Sim) []planned) *Sim {
 	s := newSim(seed, o)
 	s.quiet = true
-	s.endFaults, s.nextFault = 3000, 1<<60
+	s.endFaults = 3000
 	s.cast(2)
 	for _, shape := range shapes {
 		s.wants(shape)

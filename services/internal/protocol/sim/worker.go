@@ -14,13 +14,22 @@ type worker struct {
 	lease *leased // the session that is open; nil: none
 	runs  []*run
 
-	file []int // session ids in the lock file of the allocation; survives the process
+	file   *lockFile
+	parked []*delivery // suspects wait here until nothing else runs, the others until no suspect is left
+	alone  bool        // a suspect runs
+}
+
+// lockFile stands in the directory of an allocation and survives the process.
+type lockFile struct {
+	ids    []int // sessions
+	holder *host // of the lock on it
 }
 
 // leased is a session as its worker sees it.
 type leased struct {
 	id        protocol.ID
 	trustFrom int64 // in the host's ticks
+	renewed   int64 // when the last renewal that succeeded was sent
 	dead      bool
 }
 
@@ -31,6 +40,9 @@ type run struct {
 	shape int
 	cut   map[flow.Key]bool
 	lost  bool // forgotten by its worker
+
+	granted   int64              // when it heard so
+	reporting protocol.EntryKind // what its last report says
 
 	attempt int
 	exec    int
@@ -52,8 +64,28 @@ func (w *worker) current() (protocol.ID, bool) {
 	return w.lease.id, w.open(w.lease)
 }
 
-// accept starts a run for a delivery.
+// accept takes a delivery. A suspect runs alone, so that its next death harms nobody.
 func (w *worker) accept(d *delivery) {
+	w.parked = append(w.parked, d)
+	w.next()
+}
+
+// next starts what may start.
+func (w *worker) next() {
+	for len(w.parked) > 0 && w.h.up && !w.alone && (!w.h.draining || len(w.runs) == 0) {
+		d := w.parked[0]
+		suspect := d.m.task.Suspect && !w.s.broken.SuspectsInCompany
+		if suspect && len(w.runs) > 0 {
+			return
+		}
+		w.parked = w.parked[1:]
+		w.alone = suspect
+		w.begin(d)
+	}
+}
+
+// begin starts a run for a delivery.
+func (w *worker) begin(d *delivery) {
 	s := w.s
 	t := d.m.task
 	events, err := protocol.DecodeEvents(t.Steps)
@@ -77,6 +109,15 @@ func (w *worker) accept(d *delivery) {
 	}
 }
 
+// end forgets a run; its slot is free.
+func (w *worker) end(r *run) {
+	w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
+	if len(w.runs) == 0 {
+		w.alone = false
+	}
+	w.next()
+}
+
 // do performs what a run asks for.
 func (r *run) do(actions []protocol.Action) {
 	w, s := r.w, r.w.s
@@ -88,7 +129,7 @@ func (r *run) do(actions []protocol.Action) {
 		case protocol.DoAck:
 			w.h.ack(r.d)
 		case protocol.DoDone:
-			w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
+			w.end(r)
 		case protocol.DoClaim:
 			l := w.lease
 			s.spawn(w.h, func(p *proc) { r.claim(p, a.Claim, l) })
@@ -96,6 +137,7 @@ func (r *run) do(actions []protocol.Action) {
 			if a.Entry.Kind == protocol.EntryYield {
 				s.Counts.Yields++
 			}
+			r.reporting = a.Entry.Kind
 			s.spawn(w.h, func(p *proc) { r.report(p, a.Entry) })
 		case protocol.DoCut:
 			r.cut[a.Key] = true
@@ -141,6 +183,7 @@ func (r *run) claim(p *proc, c protocol.Claim, l *leased) {
 			if req.answer != protocol.Granted {
 				s.Counts.Refused++
 			}
+			r.granted = s.now
 			r.do(r.m.Claimed(c, req.answer))
 			return
 		}
@@ -166,7 +209,7 @@ func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 		s.Counts.Held++
 		if s.broken.DropOnClosed {
 			w.h.ack(r.d)
-			w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
+			w.end(r)
 			return
 		}
 		r.do(r.m.Cut(cmd.Key))
@@ -181,6 +224,13 @@ func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 		d = s.n(200)
 	}
 	end := s.now + d
+	slow := cmd.Timeout > 0 && d > int64(cmd.Timeout/Tick)
+	if slow {
+		end = s.now + int64(cmd.Timeout/Tick)
+	}
+	if cmd.Key.Node[0] == 'k' {
+		s.after(1+d/2, func() { s.kill(w.h, "poison") })
+	}
 	p.wait(func() bool { return s.now >= end || r.cut[cmd.Key] || r.lost }, end)
 	act.inflight = false
 	if r.lost {
@@ -191,6 +241,11 @@ func (r *run) call(p *proc, cmd flow.Command, l *leased) {
 		s.Counts.Cuts++
 		s.tr("%s: E%d %s is cut", w.h.name(), r.exec, cmd.Key.Node)
 		r.do(r.m.Cut(cmd.Key))
+		return
+	}
+	if slow {
+		s.Counts.Failures++
+		r.completed(cmd.Key, flow.Event{Type: flow.EventFailed, Error: &flow.Failure{Code: "timeout", Message: "too slow", Retryable: cmd.Try < 6}, At: s.time()})
 		return
 	}
 	r.completed(cmd.Key, s.result(cmd))
@@ -221,25 +276,30 @@ func (w *worker) each(do func(*run) []protocol.Action) {
 // sessions opens and renews them.
 func (w *worker) sessions(p *proc) {
 	s, h := w.s, w.h
+	if f := w.file; f.holder != nil && f.holder != h && !s.broken.EndWithoutLock {
+		s.tr("%s waits for the lock of %s", h.name(), f.holder.name())
+		p.wait(func() bool { return f.holder == nil }, 1<<60)
+	}
+	w.file.holder = h
 	for {
-		ended := w.file
+		ended := w.file.ids
 		id := idOf('s', len(s.db.sessions))
 		s.db.sessions = append(s.db.sessions, &session{Session: protocol.Session{ID: id, Worker: h.name()}, host: h.id, inst: h.inst})
-		w.file = append(slices.Clone(ended), indexOf(id)) // before it asks
+		w.file.ids = append(slices.Clone(ended), indexOf(id)) // before it asks
 		l := &leased{id: id, trustFrom: w.local()}
 		req := &request{open: id, previous: ended}
 		if !s.rpc(p, req) || req.answer != protocol.Granted {
 			p.sleep(3)
 			continue
 		}
-		w.file = []int{indexOf(id)}
+		w.file.ids = []int{indexOf(id)}
 		w.lease = l
 		w.each(func(r *run) []protocol.Action { return r.m.Session(id, w.open(l)) })
 		s.spawn(h, func(p *proc) { w.watch(p, l) })
 		for !l.dead {
 			p.sleep(int64(lease / 3 / h.rate))
-			sent := w.local()
-			req := &request{renew: id, runs: w.numbers()}
+			sent, at := w.local(), s.now
+			req := &request{renew: id, runs: w.numbers(), owned: w.owned()}
 			if !s.rpc(p, req) {
 				p.sleep(3)
 				continue
@@ -248,9 +308,18 @@ func (w *worker) sessions(p *proc) {
 				l.dead = true
 				break
 			}
-			l.trustFrom = max(l.trustFrom, sent)
+			l.trustFrom, l.renewed = max(l.trustFrom, sent), at
 			w.each(func(r *run) []protocol.Action { return r.m.Session(id, w.open(l)) })
 			w.disown(id, req.orphans)
+			for _, n := range s.broken.gone(req.gone) {
+				w.each(func(r *run) []protocol.Action {
+					if r.m.Number() != n {
+						return nil
+					}
+					s.Counts.Gone++
+					return r.m.Gone()
+				})
+			}
 			for _, c := range req.cancels {
 				w.each(func(r *run) []protocol.Action {
 					if r.m.Execution() != c.Execution {
@@ -269,6 +338,17 @@ func (w *worker) numbers() []int64 {
 	var out []int64
 	for _, r := range w.runs {
 		out = append(out, r.m.Number())
+	}
+	return out
+}
+
+// owned lists the runs that own their attempts.
+func (w *worker) owned() []int64 {
+	var out []int64
+	for _, r := range w.runs {
+		if !r.m.Owner().IsZero() {
+			out = append(out, r.m.Number())
+		}
 	}
 	return out
 }
@@ -292,8 +372,8 @@ func (w *worker) disown(session protocol.ID, orphans []protocol.Orphan) {
 
 // forget loses a run, as a mistake of ours would: nothing of it goes on, nobody is told.
 func (w *worker) forget(r *run) {
-	w.runs = slices.DeleteFunc(w.runs, func(o *run) bool { return o == r })
 	r.lost = true
+	w.end(r)
 	for _, a := range w.s.world.acts {
 		if a.run == r && a.inflight {
 			a.inflight, a.cut = false, true

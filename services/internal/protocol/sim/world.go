@@ -2,10 +2,7 @@ package sim
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
@@ -15,8 +12,8 @@ import (
 
 type world struct {
 	acts []*act
-	conf map[place]bool // tries whose report was confirmed while their run had the right to act
-	good map[place]bool // nodes (try 0) that succeeded and were confirmed
+	conf map[place]int // tries whose report was confirmed while their run had the right to act, by the attempt that did
+	good map[place]int // nodes (try 0) that succeeded and were confirmed, by attempt
 }
 
 type act struct {
@@ -36,88 +33,6 @@ type place struct {
 	try  int
 }
 
-// shape is a flow of the simulation. Its drawing: nodes in a row, e effect, p pure, t timer, r effect that fails now and then and
-// is tried again (soon, or after a while); [a|b] are parallel branches.
-type shape struct {
-	drawing string
-	program *flow.Program
-}
-
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt"}
-
-var shapes = sync.OnceValue(func() []shape {
-	var out []shape
-	for _, d := range drawings {
-		out = append(out, shape{d, compile(d)})
-	}
-	return out
-})
-
-type types struct{}
-
-func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
-	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
-	k, ok := kinds[typ]
-	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
-}
-
-type noLanguage struct{}
-
-func (noLanguage) Compile(string) (flow.Expression, error) {
-	return nil, fmt.Errorf("the simulation's flows have no expressions")
-}
-
-func compile(drawing string) *flow.Program {
-	d := &flow.Definition{Name: drawing, Nodes: []flow.Node{{ID: "start", Type: "trigger.manual"}}}
-	n := 0
-	chain := func(part string, from []string) string {
-		for _, c := range part {
-			n++
-			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n)}
-			switch c {
-			case 'p':
-				node.Type = "sim.pure"
-			case 't':
-				node.Type = "sim.timer"
-			default:
-				node.Type = "sim.effect"
-			}
-			if c == 'r' { // the second try comes soon, in memory; the third after a suspend
-				node.Retry = &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}
-			}
-			d.Nodes = append(d.Nodes, node)
-			for _, f := range from {
-				d.Edges = append(d.Edges, flow.Edge{From: f, To: node.ID})
-			}
-			from = []string{node.ID}
-		}
-		return from[0]
-	}
-	from := []string{"start"}
-	for rest := drawing; rest != ""; {
-		if rest[0] != '[' {
-			i := strings.IndexByte(rest, '[')
-			if i < 0 {
-				i = len(rest)
-			}
-			from = []string{chain(rest[:i], from)}
-			rest = rest[i:]
-			continue
-		}
-		end := strings.IndexByte(rest, ']')
-		var ends []string
-		for _, branch := range strings.Split(rest[1:end], "|") {
-			ends = append(ends, chain(branch, from))
-		}
-		from, rest = ends, rest[end+1:]
-	}
-	p, problems := flow.Compile(d, flow.FlowView{ID: drawing, Name: drawing, Version: 1}, types{}, noLanguage{})
-	if len(problems) > 0 {
-		panic(fmt.Sprintf("shape %s: %+v", drawing, problems))
-	}
-	return p
-}
-
 // compute is what pure and waiting nodes do.
 func (s *Sim) compute(cmd flow.Command) flow.Event {
 	if cmd.Kind == flow.KindWait {
@@ -129,12 +44,32 @@ func (s *Sim) compute(cmd flow.Command) flow.Event {
 
 // result is what an effect comes to.
 func (s *Sim) result(cmd flow.Command) flow.Event {
-	if cmd.Key.Node[0] == 'r' && cmd.Try < 6 && s.r.IntN(3) == 0 {
+	failed := func(code string, again bool) flow.Event {
 		s.Counts.Failures++
-		return flow.Event{Type: flow.EventFailed, Error: &flow.Failure{Code: "sim", Message: "failed", Retryable: true}, At: s.time()}
+		return flow.Event{Type: flow.EventFailed, Error: &flow.Failure{Code: code, Message: "failed", Retryable: again}, At: s.time()}
+	}
+	switch cmd.Key.Node[0] {
+	case 'r':
+		if cmd.Try < 6 && s.r.IntN(3) == 0 {
+			return failed("sim", true)
+		}
+	case 'x', 'c':
+		if s.r.IntN(2) == 0 {
+			return failed("sim-final", false)
+		}
+	case 'v':
+		if s.r.IntN(3) == 0 {
+			return flow.Event{Type: flow.EventSucceeded, Output: refusedValue, At: s.time()}
+		}
 	}
 	return flow.Event{Type: flow.EventSucceeded, At: s.time()}
 }
+
+// refusedValue is what the database doesn't take.
+const refusedValue = "a value that the database refuses"
+
+// tooSlow is the timeout of o nodes in ticks.
+const tooSlow = 60
 
 // confirmed: the run has read the confirm of a report, and has the right to act on it.
 func (s *Sim) confirmed(r *run, e *protocol.Entry) {
@@ -146,15 +81,15 @@ func (s *Sim) confirmed(r *run, e *protocol.Entry) {
 		s.fail("bad report", "%v", err)
 	}
 	for _, ev := range events {
-		if n := ev.Node[0]; n != 'e' && n != 'r' {
+		if !isEffect(rune(ev.Node[0])) {
 			continue
 		}
 		switch ev.Type {
 		case flow.EventSucceeded:
-			s.world.good[place{r.exec, ev.Node, 0}] = true
+			s.world.good[place{r.exec, ev.Node, 0}] = r.attempt
 			fallthrough
 		case flow.EventFailed:
-			s.world.conf[place{r.exec, ev.Node, ev.Try}] = true
+			s.world.conf[place{r.exec, ev.Node, ev.Try}] = r.attempt
 			s.tr("%s: E%d a%d %s try %d confirmed", r.w.h.name(), r.exec, r.attempt, ev.Node, ev.Try)
 		}
 	}
@@ -182,15 +117,24 @@ func (s *Sim) act(r *run, l *leased, cmd flow.Command) *act {
 }
 
 func (s *Sim) harm(a *act) string {
-	row := s.db.execs[a.exec].row
+	row, blind := s.db.execs[a.exec].row, s.db.execs[a.exec].blind
+	if a.attempt <= blind {
+		if a.attempt < row.Attempt || row.State.Final() {
+			s.Counts.BlindActs++ // a report of this attempt was lost or refused after its confirm: until the next renewal its owner can't know
+			if l := a.run.w.lease; l != nil && !a.run.m.Done() && l.renewed > max(s.db.execs[a.exec].over, a.run.granted) {
+				return "15 acts though a renewal could tell that the attempt is over"
+			}
+		}
+		return ""
+	}
 	switch {
 	case row.State.Final():
 		return "5 act after the end"
-	case s.world.conf[place{a.exec, a.node, a.try}] || s.world.good[place{a.exec, a.node, 0}]:
+	case max(s.world.conf[place{a.exec, a.node, a.try}], s.world.good[place{a.exec, a.node, 0}]) > blind:
 		return "2 confirmed step acts again"
 	}
 	for _, b := range s.world.acts {
-		if b.exec != a.exec {
+		if b.exec != a.exec || b.attempt <= blind {
 			continue
 		}
 		same := b.node == a.node && b.try == a.try
@@ -219,6 +163,9 @@ func (s *Sim) harm(a *act) string {
 func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 	if s.tracing {
 		s.tr("%s %s: E%d %s a%d/%d S%d cancel %q → %s a%d/%d S%d cancel %q", t.p.h.name(), t.name, i, o.State, o.Attempt, o.Seq, indexOf(o.Owner), o.Cancel, n.State, n.Attempt, n.Seq, indexOf(n.Owner), n.Cancel)
+	}
+	if n.Attempt != o.Attempt || n.State.Final() {
+		s.db.execs[i].over = s.now
 	}
 	if o.State.Final() && n != o {
 		s.fail("1 end overwritten", "E%d %s → %s by %s", i, o.State, n.State, t.name)
@@ -269,13 +216,11 @@ func (s *Sim) ended() {
 			}
 		}
 		if e.row.State != protocol.Succeeded {
-			if e.row.State == protocol.Failed && e.result.Error.Code != "poison" {
-				s.fail("10 failed", "E%d: %+v", i, e.result.Error)
-			}
+			s.unsuccessful(i, e)
 			continue
 		}
 		for _, node := range effectsOf(e.shape) {
-			if done[node] != 1 {
+			if done[node] != 1 && node[0] != 'c' {
 				s.fail("10 step skipped", "E%d %s", i, node)
 			}
 		}
@@ -285,21 +230,21 @@ func (s *Sim) ended() {
 	}
 }
 
-// effectsOf lists the effects of a shape as compile names them.
-func effectsOf(shape int) []string {
-	var out []string
-	n := 0
-	for _, c := range shapes()[shape].drawing {
-		switch c {
-		case '[', '|', ']':
-			continue
-		}
-		n++
-		if c == 'e' || c == 'r' {
-			out = append(out, fmt.Sprintf("%c%d", c, n))
-		}
+// unsuccessful checks that an execution had a reason to end without success.
+func (s *Sim) unsuccessful(i int, e *execution) {
+	drawing := shapes()[e.shape].drawing
+	switch {
+	case e.row.State == protocol.Cancelled && e.cancelled:
+	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !e.row.FinishedAt.Before(e.facts.Deadline):
+		s.Counts.TimedOut++
+	case e.row.State != protocol.Failed || e.result == nil || e.result.Error == nil:
+		s.fail("10 ended without a reason", "E%d %s %s: %+v", i, drawing, e.row.State, e.result)
+	case e.result.Error.Code == "poison" && e.row.Deaths >= protocol.PoisonDeaths:
+	case e.result.Error.Code == "sim-final" && strings.Contains(drawing, "x"):
+	case e.result.Error.Code == "refused-value" && strings.Contains(drawing, "v"):
+	default:
+		s.fail("10 failed", "E%d %s: %+v", i, drawing, e.result.Error)
 	}
-	return out
 }
 
 // drained: all is settled, nothing is on its way.
@@ -315,7 +260,7 @@ func (s *Sim) drained() bool {
 		}
 	}
 	for _, h := range s.workers {
-		if len(h.worker.runs) > 0 || len(h.unacked) > 0 {
+		if len(h.worker.runs) > 0 || len(h.unacked) > 0 || h.ghost && h.up {
 			return false
 		}
 	}

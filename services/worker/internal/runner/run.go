@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flowplatform/services/internal/flow"
@@ -17,6 +18,7 @@ type run struct {
 	id       protocol.ID
 	text     string // id, as text
 	attempt  int
+	owns     atomic.Bool // its claim was granted
 
 	mu        sync.Mutex
 	queue     []news
@@ -43,6 +45,7 @@ const (
 	newsCut
 	newsConfirmed
 	newsCancel
+	newsGone
 	newsDrain
 	newsAbandon
 )
@@ -64,7 +67,7 @@ type news struct {
 func (t *run) tell(n news, inline bool) {
 	t.mu.Lock()
 	t.queue = append(t.queue, n)
-	if n.kind == newsCancel || n.kind == newsAbandon || n.kind == newsDied {
+	if n.kind == newsCancel || n.kind == newsAbandon || n.kind == newsDied || n.kind == newsGone {
 		if t.interrupt != nil {
 			t.interrupt()
 		}
@@ -136,7 +139,9 @@ func (t *run) apply(n news) []protocol.Action {
 	case newsDied:
 		return m.SessionDied(n.session)
 	case newsClaimed:
-		return m.Claimed(n.claim, n.answer)
+		actions := m.Claimed(n.claim, n.answer)
+		t.owns.Store(!m.Owner().IsZero())
+		return actions
 	case newsCompleted:
 		delete(t.calls, n.key)
 		delete(t.sleeps, n.key)
@@ -153,6 +158,8 @@ func (t *run) apply(n news) []protocol.Action {
 		return m.Confirmed(n.seq)
 	case newsCancel:
 		return m.Cancel(n.state)
+	case newsGone:
+		return m.Gone()
 	case newsDrain:
 		return m.Drain()
 	default:

@@ -201,16 +201,33 @@ func (r *Runner) live() []*run {
 	return out
 }
 
-// Numbers lists the numbers of all runs that live now: claimed, being claimed, or not yet.
-func (r *Runner) Numbers() []int64 {
+// Numbers lists the numbers of all runs that live now (claimed, being claimed, or not yet), and of those that own their attempts.
+func (r *Runner) Numbers() (live, owned []int64) {
 	r.mu.Lock()
-	out := make([]int64, 0, len(r.runs))
-	for n := range r.runs {
-		out = append(out, n)
+	live = make([]int64, 0, len(r.runs))
+	for n, t := range r.runs {
+		live = append(live, n)
+		if t.owns.Load() {
+			owned = append(owned, n)
+		}
 	}
 	r.mu.Unlock()
-	slices.Sort(out)
-	return out
+	slices.Sort(live)
+	slices.Sort(owned)
+	return live, owned
+}
+
+// Gone drops runs whose attempts are over though they own them by all that they know.
+func (r *Runner) Gone(numbers []int64) {
+	for _, n := range numbers {
+		r.mu.Lock()
+		t := r.runs[n]
+		r.mu.Unlock()
+		if t != nil {
+			r.log.Warn("the attempt of a run is over, though its session lives: the run is dropped. A report of its was lost or refused: see the dead letters", "execution", t.text, "attempt", t.attempt)
+			t.tell(news{kind: newsGone}, false)
+		}
+	}
 }
 
 // Disown hands back what the session owns and no run works on: the runs of orphans that were not just begun. If this can't be

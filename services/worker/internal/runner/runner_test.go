@@ -131,6 +131,31 @@ func TestClaimUnderADeadSessionGoesToTheNext(t *testing.T) {
 	})
 }
 
+// A report that was confirmed is lost: the execution went on from its row, and a renewal says so. The owner drops its run: nothing more is acted, nothing reported.
+func TestAttemptThatIsOverIsDropped(t *testing.T) {
+	t.Parallel()
+	in(t, func(b *bundle) {
+		b.programs[1] = chain(t, "a:effect b:effect")
+		calls := 0
+		b.nodes = func(ctx context.Context, call node.Call) (node.Result, error) {
+			calls++
+			<-ctx.Done()
+			return node.Result{}, ctx.Err()
+		}
+		b.offer(1, 1)
+		synctest.Wait()
+		live, owned := b.r.Numbers()
+		if len(live) != 1 || len(owned) != 1 || live[0] != owned[0] {
+			t.Fatalf("runs %v, owned %v", live, owned)
+		}
+		b.r.Gone(owned)
+		pass(time.Minute)
+		if calls != 1 || b.kinds() != "" || !b.idle() {
+			t.Errorf("%d calls, entries %q, idle %v: want the run dropped", calls, b.kinds(), b.idle())
+		}
+	})
+}
+
 func TestClosedWindowHoldsAndCutsThenGoesOn(t *testing.T) {
 	t.Parallel()
 	in(t, func(b *bundle) {

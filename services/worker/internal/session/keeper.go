@@ -36,7 +36,7 @@ type Options struct {
 	File     *LockFile
 	Window   *Window
 	Calls    Orchestrators
-	Runs     func() []int64 // numbers of all runs that live now
+	Runs     func() (live, owned []int64) // numbers of all runs that live now, and of those that own their attempts
 	Listener Listener
 	NewID    func() protocol.ID
 	Log      *slog.Logger
@@ -147,7 +147,8 @@ func (k *Keeper) keep(ctx context.Context, id protocol.ID) {
 		case <-timer.C:
 		case <-k.poke:
 		}
-		req := protocol.RenewRequest{Session: id, Runs: k.Runs()}
+		live, owned := k.Runs()
+		req := protocol.RenewRequest{Session: id, Runs: live, Owned: owned}
 		sent := k.Window.clock()
 		answer, err := k.try(ctx, func(ctx context.Context) (protocol.SessionResponse, error) { return k.Calls.Renew(ctx, req) })
 		switch {

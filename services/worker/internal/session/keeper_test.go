@@ -120,7 +120,7 @@ func setup(t *testing.T) *bundle {
 	b := &bundle{s: &script{}, j: &journal{begin: begin}, w: NewWindow(func() time.Duration { return time.Since(begin) })}
 	var n byte
 	b.k = NewKeeper(Options{
-		Lease: lease, File: file, Window: b.w, Calls: b.s, Runs: func() []int64 { return nil }, Listener: b.j,
+		Lease: lease, File: file, Window: b.w, Calls: b.s, Runs: func() (live, owned []int64) { return nil, nil }, Listener: b.j,
 		NewID: func() protocol.ID { n++; return id(n) }, Log: silent(), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	return b

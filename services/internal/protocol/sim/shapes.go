@@ -1,0 +1,127 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"flowplatform/services/internal/flow"
+)
+
+// shape is a flow of the simulation. Its drawing: nodes in a row, [a|b] are parallel branches.
+//
+//	e  effect                         x  effect that fails for good now and then: the execution fails
+//	p  pure                           c  effect that fails for good now and then, and the flow goes on
+//	t  timer                          v  effect whose value the database refuses now and then
+//	r  effect that fails now and      o  effect that is too slow now and then, and is tried again
+//	   then and is tried again        k  effect that kills its worker
+//	   (soon, or after a while)
+type shape struct {
+	drawing string
+	program *flow.Program
+}
+
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep"}
+
+// poisonous shapes are only for the histories that ask for them.
+var poisonous = []string{"ek"}
+
+func isEffect(c rune) bool { return strings.ContainsRune("ercovxk", c) }
+
+var shapes = sync.OnceValue(func() []shape {
+	var out []shape
+	for _, d := range slices.Concat(drawings, poisonous) {
+		out = append(out, shape{d, compile(d)})
+	}
+	return out
+})
+
+type types struct{}
+
+func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
+	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
+	k, ok := kinds[typ]
+	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
+}
+
+type noLanguage struct{}
+
+func (noLanguage) Compile(string) (flow.Expression, error) {
+	return nil, fmt.Errorf("the simulation's flows have no expressions")
+}
+
+func compile(drawing string) *flow.Program {
+	d := &flow.Definition{Name: drawing, Nodes: []flow.Node{{ID: "start", Type: "trigger.manual"}}}
+	n := 0
+	chain := func(part string, from []string) string {
+		for _, c := range part {
+			n++
+			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n)}
+			switch c {
+			case 'p':
+				node.Type = "sim.pure"
+			case 't':
+				node.Type = "sim.timer"
+			default:
+				node.Type = "sim.effect"
+			}
+			if c == 'c' {
+				node.OnError = flow.OnErrorContinue
+			}
+			if c == 'o' {
+				node.Timeout = flow.Duration(ticks(tooSlow))
+			}
+			if c == 'r' || c == 'o' { // the second try comes soon, in memory; the third after a suspend
+				node.Retry = &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}
+			}
+			d.Nodes = append(d.Nodes, node)
+			for _, f := range from {
+				d.Edges = append(d.Edges, flow.Edge{From: f, To: node.ID})
+			}
+			from = []string{node.ID}
+		}
+		return from[0]
+	}
+	from := []string{"start"}
+	for rest := drawing; rest != ""; {
+		if rest[0] != '[' {
+			i := strings.IndexByte(rest, '[')
+			if i < 0 {
+				i = len(rest)
+			}
+			from = []string{chain(rest[:i], from)}
+			rest = rest[i:]
+			continue
+		}
+		end := strings.IndexByte(rest, ']')
+		var ends []string
+		for _, branch := range strings.Split(rest[1:end], "|") {
+			ends = append(ends, chain(branch, from))
+		}
+		from, rest = ends, rest[end+1:]
+	}
+	p, problems := flow.Compile(d, flow.FlowView{ID: drawing, Name: drawing, Version: 1}, types{}, noLanguage{})
+	if len(problems) > 0 {
+		panic(fmt.Sprintf("shape %s: %+v", drawing, problems))
+	}
+	return p
+}
+
+// effectsOf lists the effects of a shape as compile names them.
+func effectsOf(shape int) []string {
+	var out []string
+	n := 0
+	for _, c := range shapes()[shape].drawing {
+		switch c {
+		case '[', '|', ']':
+			continue
+		}
+		n++
+		if isEffect(c) {
+			out = append(out, fmt.Sprintf("%c%d", c, n))
+		}
+	}
+	return out
+}
