@@ -39,6 +39,8 @@ job "rabbitmq" {
       # Between nodes of a cluster and for rabbitmqctl: a port mapper of its own, beside any that the machine has.
       port "epmd" {}
       port "dist" {}
+
+      port "metrics" {}
     }
 
     dynamic "volume" {
@@ -60,6 +62,11 @@ job "rabbitmq" {
       name     = "rabbitmq"
       port     = "amqp"
       provider = "consul"
+
+      meta {
+        alloc        = "${NOMAD_ALLOC_ID}"
+        metrics_port = "${NOMAD_PORT_metrics}"
+      }
 
       # The listener opens when everything behind it runs. A diagnostics command would start an Erlang VM each time.
       check {

@@ -150,6 +150,7 @@ job "worker" {
         {{ with nomadVar "nomad/jobs/worker" -}}
         DATABASE_URL=postgres://flow_worker:{{ .database_password }}@{{ with service "postgres|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.postgres_address}{{ end }}/flow?sslmode=disable
         RABBITMQ_URL=amqp://worker:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
+        FLOW_NODES_RABBITMQ_URL=amqp://flow_nodes:{{ .flow_nodes_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}/flows
         REDIS_URL=redis://worker:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
         {{- with .consul_token }}

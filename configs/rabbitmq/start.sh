@@ -15,7 +15,7 @@ if ! cmp -s /secrets/cookie "$HOME/.erlang.cookie"; then
 fi
 
 : >/local/rabbitmq-env.conf
-: >/local/enabled_plugins.new && echo '[].' >/local/enabled_plugins.new && mv /local/enabled_plugins.new /local/enabled_plugins
+: >/local/enabled_plugins.new && echo '[rabbitmq_prometheus].' >/local/enabled_plugins.new && mv /local/enabled_plugins.new /local/enabled_plugins
 
 export RABBITMQ_NODENAME="rabbit@localhost"
 export RABBITMQ_CONF_ENV_FILE=/local/rabbitmq-env.conf

@@ -171,6 +171,7 @@ func (s settings) addresses() [][2]string {
 		{"API docs", s.frontDoor() + "/api/docs"},
 		{"Consul", fmt.Sprintf("http://localhost:%d/ui", s.Ports["CONSUL_PORT"])},
 		{"Nomad", fmt.Sprintf("http://localhost:%d/ui", s.Ports["NOMAD_PORT"])},
+		{"Prometheus", fmt.Sprintf("http://localhost:%d", s.Ports["PROMETHEUS_PORT"])},
 		{"Data, logs", s.DataDir},
 	}
 }
@@ -392,6 +393,7 @@ func status(ctx context.Context, s settings, c *console) error {
 			c.line(fmt.Sprintf(" %-14s %s", name, strings.TrimPrefix(why, name+": ")))
 		}
 	}
+	c.line(fmt.Sprintf(" %-14s %s", "scraped", s.sayTargets(ctx)))
 	for _, row := range s.addresses() {
 		c.line(fmt.Sprintf(" %-14s %s", row[0], row[1]))
 	}

@@ -16,7 +16,7 @@ import (
 type volume struct{ Name, User string }
 
 func volumes() []volume {
-	return []volume{{"postgres", "postgres"}, {"rabbitmq", "rabbitmq"}, {"redis", "redis"}}
+	return []volume{{"postgres", "postgres"}, {"rabbitmq", "rabbitmq"}, {"redis", "redis"}, {"prometheus", "prometheus"}}
 }
 
 // makeVolumes makes the directories that Nomad's host volumes point at.

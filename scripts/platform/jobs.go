@@ -27,7 +27,7 @@ func stages() []stage {
 	return []stage{
 		{"Servers", []string{"artifacts", "postgres", "rabbitmq", "redis"}},
 		{"Migrations", []string{"migrate"}},
-		{"Services", []string{"orchestrator", "gateway", "worker", "front-door"}},
+		{"Services", []string{"orchestrator", "gateway", "worker", "front-door", "prometheus"}},
 	}
 }
 
@@ -62,6 +62,7 @@ func (s settings) jobVariables(versions map[string]string, postgresBin string) e
 	fmt.Fprintf(&b, "postgres_address = %q\n", s.address("POSTGRES_PORT"))
 	fmt.Fprintf(&b, "postgres_bin     = %q\n", postgresBin)
 	fmt.Fprintf(&b, "postgres_port    = %d\n", s.Ports["POSTGRES_PORT"])
+	fmt.Fprintf(&b, "prometheus_port  = %d\n", s.Ports["PROMETHEUS_PORT"])
 	fmt.Fprintf(&b, "rabbitmq_address = %q\n", s.address("RABBITMQ_PORT"))
 	fmt.Fprintf(&b, "rabbitmq_port    = %d\n", s.Ports["RABBITMQ_PORT"])
 	fmt.Fprintf(&b, "redis_address    = %q\n", s.address("REDIS_PORT"))

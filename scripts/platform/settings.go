@@ -41,6 +41,7 @@ func ports() []port {
 		{Variable: "POSTGRES_PORT", What: "PostgreSQL", Default: fixed(15432), Search: true},
 		{Variable: "RABBITMQ_PORT", What: "RabbitMQ", Default: fixed(15671), Search: true},
 		{Variable: "REDIS_PORT", What: "Redis", Default: fixed(16379), Search: true},
+		{Variable: "PROMETHEUS_PORT", What: "Prometheus", Default: fixed(19090), Search: true},
 	}
 }
 

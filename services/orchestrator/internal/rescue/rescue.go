@@ -73,6 +73,8 @@ func (r *Rescue) Work(ctx context.Context, term Valid) {
 		loops.Go(func() { r.o.DeadLetters(ctx) })
 	}
 	loops.Wait()
+	r.metrics.alive.Set(0) // the next leader's to say
+	r.metrics.deadOwners.Set(0)
 }
 
 // every does a step now and then again and again, sooner after a failure when the pause is long.
