@@ -24,6 +24,7 @@ import (
 	"flowplatform/services/gateway/internal/auth"
 	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/reply"
+	"flowplatform/services/gateway/internal/vault"
 	"flowplatform/services/gateway/internal/wait"
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/expr"
@@ -97,6 +98,13 @@ func (a *App) build() error {
 	if err != nil {
 		return err
 	}
+	sealer, err := vault.New(a.o.CredentialsKey)
+	if err != nil {
+		return err
+	}
+	if sealer.Current() == "" {
+		a.log.Warn("CREDENTIALS_KEY is not set: credentials can neither be stored nor opened")
+	}
 	counted := accept.NewMetrics(a.registry)
 	a.handOut = accept.NewHandOut(accept.HandOutOptions{Queue: a.db, Messages: a.publisher, Limit: a.o.UnhandedLimit, Log: a.component("handout"), Metrics: counted})
 	a.stack.PushBounded("hand-out", 5*time.Second, a.handOut.Stop)
@@ -112,6 +120,7 @@ func (a *App) build() error {
 	limiter := live.NewLimiter(a.live)
 	a.api = api.New(api.Options{
 		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
+		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
 		Submit: a.batcher.Submit, Full: a.handOut.Full, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit,
 		Told: a.follow.told, News: a.follow.news, InternalToken: a.o.InternalToken, Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,

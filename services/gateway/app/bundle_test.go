@@ -20,7 +20,10 @@ import (
 	"flowplatform/services/internal/testkit"
 )
 
-const internalToken = "internal-token-of-tests"
+const (
+	internalToken  = "internal-token-of-tests"
+	credentialsKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+)
 
 // bundle is a gateway on real servers.
 type bundle struct {
@@ -69,7 +72,7 @@ func setup(t testing.TB, so setupOptions) *bundle {
 	})
 	amqp, vhost := b.rabbit.VHost(t)
 	b.vhost = vhost
-	b.o = Options{JWTSecret: "secret-of-tests-0123456789", APIRateLimit: 1_000_000, DatabasePoolSize: 10, UnhandedLimit: 50_000, TrustedProxies: "127.0.0.0/8"}
+	b.o = Options{JWTSecret: "secret-of-tests-0123456789", APIRateLimit: 1_000_000, DatabasePoolSize: 10, UnhandedLimit: 50_000, TrustedProxies: "127.0.0.0/8", CredentialsKey: credentialsKey}
 	b.o.BindAddress, b.o.LogLevel, b.o.MetricsEnabled, b.o.InternalToken = "127.0.0.1", "info", true, internalToken
 	b.o.DatabaseURL, b.o.RabbitMQURL, b.o.RabbitMQExchange = b.postgres.URL("flow_gateway", b.database), amqp, "flow_orchestration"
 	if !so.noRedis {

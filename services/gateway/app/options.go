@@ -19,7 +19,9 @@ type Options struct {
 	RabbitMQPrefetch   int    `env:"RABBITMQ_PREFETCH" envDefault:"10" min:"1" max:"10000" desc:"accepted for all services; the gateway consumes nothing yet"`
 	JWTSecret          string `env:"JWT_SECRET" secret:"true" required:"true" desc:"signs access tokens, at least 16 characters; the same for all gateways"`
 	APIRateLimit       int    `env:"API_RATE_LIMIT" envDefault:"1000" min:"1" max:"100000000" desc:"requests a minute and client"`
-	CredentialsKey     string `env:"CREDENTIALS_KEY" secret:"true" desc:"encrypts credentials; not used yet"`
+	CredentialsKey     string `env:"CREDENTIALS_KEY" secret:"true" desc:"encrypts credentials: 32 bytes in base64; several by comma, the current one first, old ones only open"`
+	DenyPrivate        bool   `env:"HTTP_DENY_PRIVATE" envDefault:"false" desc:"credentials that are tried out may not lead into private networks; as at the workers"`
+	DenyLoopback       bool   `env:"HTTP_DENY_LOOPBACK" envDefault:"false" desc:"credentials that are tried out may not lead to this machine; as at the workers"`
 	WSPort             int    `env:"WS_PORT" min:"0" max:"65535" desc:"port of the WebSocket, PORT if not set; not used yet"`
 	WSCORSOrigins      string `env:"WS_CORS_ORIGINS" desc:"origins that may open the WebSocket; not used yet"`
 	TrustedProxies     string `env:"TRUSTED_PROXIES" envDefault:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16" desc:"networks whose X-Forwarded-For is believed, by comma"`

@@ -267,3 +267,12 @@ func (t Type) SecretFields() []string {
 	}
 	return out
 }
+
+// Opened is a credential as a gateway gives it to a worker (POST /internal/v1/credentials/{id}/open). It is never stored, and never logged.
+type Opened struct {
+	ID     string            `json:"id"`
+	Name   string            `json:"name"`
+	Type   string            `json:"type"`
+	Public map[string]string `json:"public"`
+	Secret map[string]string `json:"secret"`
+}

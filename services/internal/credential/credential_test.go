@@ -2,6 +2,9 @@ package credential
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"net/url"
 	"slices"
 	"strings"
@@ -169,5 +172,29 @@ func TestURLs(t *testing.T) {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	}
+}
+
+func TestMasker(t *testing.T) {
+	t.Parallel()
+	secret := `s3cr"et/with spaces+more`
+	m := NewMasker(&Opened{Public: map[string]string{"user": "ann"}, Secret: map[string]string{"password": secret}})
+	quoted, _ := json.Marshal(secret)
+	for _, form := range []string{secret, string(quoted), url.QueryEscape(secret), url.PathEscape(secret), (&url.URL{Scheme: "redis", Host: "h", User: url.UserPassword("ann", secret)}).String(),
+		base64.StdEncoding.EncodeToString([]byte(secret)), "Basic " + base64.StdEncoding.EncodeToString([]byte("ann:"+secret)), hex.EncodeToString([]byte(secret))} {
+		if got := m.Error("it said " + form); !strings.Contains(got, Masked) || strings.Contains(got, "more") || len(got) > 60 {
+			t.Errorf("%s: %s", form, got)
+		}
+	}
+	out := m.Output(map[string]any{"n": 1, "list": []any{secret, "fine"}, secret: nil}).(map[string]any)
+	if out["n"] != 1 || out["list"].([]any)[0] != Masked || out["list"].([]any)[1] != "fine" || len(out) != 3 {
+		t.Errorf("%v", out)
+	}
+	short := NewMasker(&Opened{Secret: map[string]string{"password": "hunter22"}})
+	if short.Output("hunter22") != "hunter22" || short.Error("hunter22") != Masked {
+		t.Error("a short secret is masked in errors only")
+	}
+	if none := NewMasker(&Opened{Secret: map[string]string{"password": "abc"}}); none.Error("abc") != "abc" || none.Output("abc") != "abc" {
+		t.Error("too short")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -22,6 +23,7 @@ import (
 	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/gateway/internal/reply"
+	"flowplatform/services/gateway/internal/vault"
 	"flowplatform/services/gateway/internal/wait"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/live"
@@ -39,6 +41,9 @@ type Options struct {
 	Definitions *definitions.Definitions
 	Waits       *wait.Registry
 	Replies     *reply.Registry
+	Vault       *vault.Vault
+	// Dial connects to the servers of credentials that are tried out, by the rules for addresses that flows may call.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Submit commits executions, all or none.
 	Submit func(rows []store.NewExecution) ([]store.Inserted, error)
 	// Full tells that so much waits to be handed out that no more is accepted.
@@ -70,11 +75,12 @@ type API struct {
 	plain   map[string]http.HandlerFunc // operations that are documented by huma and served without it
 	metrics *metrics
 	problem *huma.Response
+	trials  chan struct{} // a place for each credential that is tried out
 }
 
 // New builds the routes.
 func New(o Options) *API {
-	a := &API{o: o, log: o.Log, router: chi.NewRouter(), plain: map[string]http.HandlerFunc{}, metrics: newMetrics(o.Registerer)}
+	a := &API{o: o, log: o.Log, router: chi.NewRouter(), plain: map[string]http.HandlerFunc{}, metrics: newMetrics(o.Registerer), trials: make(chan struct{}, maxTrials)}
 	a.router.Use(a.observe)
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusNotFound, "there is nothing at %s; /api/docs lists what there is", r.URL.Path).Write(w)
@@ -91,6 +97,7 @@ func New(o Options) *API {
 	a.startRoutes()
 	a.executionRoutes()
 	a.hookRoutes()
+	a.credentialRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

@@ -101,8 +101,8 @@ func (a *API) flowRoutes() {
 		MaxBodyBytes: bytes, RequestBody: document(), SkipValidateBody: true}, a.createFlow)
 	route(a, auth.Viewer, huma.Operation{OperationID: "validateFlow", Method: http.MethodPost, Path: "/flows/validate", Tags: []string{tagFlows}, Summary: "Say everything that is wrong with a flow document",
 		MaxBodyBytes: bytes, RequestBody: document(), SkipValidateBody: true},
-		func(_ context.Context, in *struct{ RawBody []byte }) (*struct{ Body Verdict }, error) {
-			_, problems, err := a.o.Definitions.Check(in.RawBody)
+		func(ctx context.Context, in *struct{ RawBody []byte }) (*struct{ Body Verdict }, error) {
+			_, problems, err := a.o.Definitions.Check(ctx, in.RawBody)
 			if err != nil {
 				return nil, err
 			}
@@ -218,8 +218,8 @@ func fieldsOf(problems []flow.Problem) []problem.Field {
 }
 
 // check judges a document that is to be saved.
-func (a *API) check(raw []byte) (*definitions.Checked, error) {
-	checked, problems, err := a.o.Definitions.Check(raw)
+func (a *API) check(ctx context.Context, raw []byte) (*definitions.Checked, error) {
+	checked, problems, err := a.o.Definitions.Check(ctx, raw)
 	switch {
 	case err != nil:
 		return nil, err
@@ -278,7 +278,7 @@ func labelsOf(list []string) (map[string]string, error) {
 }
 
 func (a *API) createFlow(ctx context.Context, in *NewFlowInput) (*flowOutput, error) {
-	checked, err := a.check(in.RawBody)
+	checked, err := a.check(ctx, in.RawBody)
 	if err != nil {
 		return nil, err
 	}
@@ -311,7 +311,7 @@ func (a *API) saveFlow(ctx context.Context, in *saveFlowInput) (*flowOutput, err
 	if err != nil {
 		return nil, err
 	}
-	checked, err := a.check(in.RawBody)
+	checked, err := a.check(ctx, in.RawBody)
 	if err != nil {
 		return nil, err
 	}

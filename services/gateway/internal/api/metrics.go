@@ -15,6 +15,7 @@ import (
 type metrics struct {
 	requests *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	opened   *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -22,9 +23,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "flow_gateway_request_seconds", Help: "Requests by route, method and class of status; those that wait take as long as they wait.",
 			Buckets: []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .125, .25, .5, 1, 2, 5, 15, 60}}, []string{"route", "method", "status"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "flow_gateway_requests_in_flight", Help: "Requests that are being answered."}),
+		opened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flow_gateway_credentials_opened_total", Help: "Credentials that workers asked for, by result: opened, refused (a wrong token), error."}, []string{"result"}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.inFlight)
+		r.MustRegister(m.requests, m.inFlight, m.opened)
 	}
 	return m
 }

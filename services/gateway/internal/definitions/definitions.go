@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 )
@@ -28,6 +29,13 @@ type Flows interface {
 	FlowByName(ctx context.Context, project protocol.ID, name string) (store.Flow, error)
 	VersionOf(ctx context.Context, flow protocol.ID, version int) (store.FlowVersion, error)
 	HooksAt(ctx context.Context, path string) ([]store.Hook, error)
+	CredentialTypes(ctx context.Context, project protocol.ID, namesOrIDs []string) (map[string]string, error)
+}
+
+// Types is the catalogue of nodes.
+type Types interface {
+	flow.Types
+	Find(typ string, version int) (node.Type, bool)
 }
 
 // Version is a compiled version of a flow. It is shared and never changes.
@@ -47,7 +55,7 @@ func (v *Version) Definition() *flow.Definition { return v.Program.Definition() 
 // Definitions is safe for concurrent use.
 type Definitions struct {
 	db    Flows
-	types flow.Types
+	types Types
 	lang  flow.Language
 	now   func() time.Time
 
@@ -76,7 +84,7 @@ const (
 )
 
 // New makes one.
-func New(db Flows, types flow.Types, lang flow.Language, now func() time.Time) *Definitions {
+func New(db Flows, types Types, lang flow.Language, now func() time.Time) *Definitions {
 	return &Definitions{db: db, types: types, lang: lang, now: now, heads: map[string]head{}, hooks: map[string]hooksAt{}, cache: map[versionKey]*Version{}}
 }
 
@@ -88,7 +96,7 @@ type Checked struct {
 }
 
 // Check judges a document: every problem at once, sorted as the document is read. err is about us, not about the document.
-func (d *Definitions) Check(doc []byte) (Checked, []flow.Problem, error) {
+func (d *Definitions) Check(ctx context.Context, doc []byte) (Checked, []flow.Problem, error) {
 	def, problems := flow.Parse(doc)
 	if len(problems) == 0 || len(def.Nodes) > 0 { // what could be read is judged too
 		_, more := flow.Compile(def, flow.FlowView{Name: def.Name}, d.types, d.lang)
@@ -97,6 +105,11 @@ func (d *Definitions) Check(doc []byte) (Checked, []flow.Problem, error) {
 	_, more := compileSchema(def.InputSchema)
 	problems = append(problems, novel(problems, more)...)
 	hooks, more := hooksOf(def)
+	problems = append(problems, novel(problems, more)...)
+	more, err := d.checkCredentials(ctx, def)
+	if err != nil {
+		return Checked{}, nil, err
+	}
 	problems = append(problems, novel(problems, more)...)
 	if len(problems) > 0 {
 		return Checked{Definition: def}, problems, nil
