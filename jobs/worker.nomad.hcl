@@ -123,6 +123,7 @@ job "worker" {
       env {
         BIND_ADDRESS     = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR = var.consul_address
+        GATEWAY_URL      = "consul://gateway"
         LOG_LEVEL        = var.log_level
         MEMORY_LIMIT_MB  = "1024"
         METRICS_PORT     = "${NOMAD_PORT_metrics}"

@@ -182,7 +182,7 @@ func (p *platform) addWorker(i int, sz size) *service {
 		p.t.Fatal(err)
 	}
 	env := append([]string{"WORKER_LEASE=" + lease.String(), fmt.Sprintf("WORKER_ID=worker-%d", i), "WORKER_STATE_DIR=" + dir, fmt.Sprintf("MAX_CONCURRENT_FLOWS=%d", max(sz.slots, 1)),
-		"ORCHESTRATOR_URL=" + p.orchestratorURLs(), "NODE_CORE_TIMEOUT=120s"}, sz.env...)
+		"ORCHESTRATOR_URL=" + p.orchestratorURLs(), "GATEWAY_URL=" + p.base(), "NODE_CORE_TIMEOUT=120s"}, sz.env...)
 	w := p.service("./services/worker", fmt.Sprintf("worker-%d", i), "flow_worker", env...)
 	p.workers = append(p.workers, w)
 	w.start()

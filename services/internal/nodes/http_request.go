@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"flowplatform/services/internal/credential"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/node"
 )
@@ -33,7 +34,8 @@ func httpRequest(o HTTPOptions) node.Type {
 	return node.Type{
 		Spec: node.Spec{
 			Type: "http.request", Version: 1, Kind: flow.KindEffect, Category: "integration", Timeout: 30 * time.Second,
-			Title: "HTTP request", Description: "Calls a URL. Sends Idempotency-Key, the same over tries and recoveries, and X-Flow-Attempt. A status of 400 and above fails the step, unless failOn says otherwise.",
+			Credentials: []string{credential.HTTPBasic, credential.HTTPBearer, credential.HTTPHeader},
+			Title:       "HTTP request", Description: "Calls a URL. Sends Idempotency-Key, the same over tries and recoveries, and X-Flow-Attempt. A status of 400 and above fails the step, unless failOn says otherwise.",
 			Config: `{"type": "object", "required": ["url"], "additionalProperties": false,
 				"properties": {
 					"method": {"enum": ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], "default": "GET", "title": "Method"},
@@ -41,6 +43,7 @@ func httpRequest(o HTTPOptions) node.Type {
 					"query": {"type": "object", "title": "Query", "description": "added to the URL's; a list gives a name several times"},
 					"headers": {"type": "object", "title": "Headers"},
 					"body": {"title": "Body", "description": "a text is sent as it is, anything else as JSON"},
+					"credential": {"type": "string", "minLength": 1, "maxLength": 100, "title": "Credential", "description": "name or id of a credential; it wins over a header of the same name"},
 					"failOn": {"type": ["string", "array"], "title": "Fail on", "description": "\"never\", or a list of statuses and classes like [404, \"5xx\"]; otherwise 400 and above", "items": {"type": ["integer", "string"]}}}}`,
 			Output: `{"type": "object", "required": ["status", "headers", "body"],
 				"properties": {"status": {"type": "integer"}, "headers": {"type": "object", "description": "names in lower case; several of a name are joined by a comma"},
@@ -71,15 +74,67 @@ func newHTTP(o HTTPOptions, names resolver) *httpExecutor {
 		if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 			return fmt.Errorf("redirected to a %s URL", req.URL.Scheme)
 		}
-		if req.URL.Host != via[0].URL.Host { // what was meant for one host is not for another
+		if led(req, via) { // what was meant for one host is not for another
+			own, _ := req.Context().Value(secretHeader{}).(string)
 			for name := range req.Header {
-				if sensitive(name) {
+				if sensitive(name) || name == own {
 					req.Header.Del(name)
 				}
 			}
 		}
 		return nil
 	}}}
+}
+
+// secretHeader is the key under which a request's context holds the name of the header that carries its credential.
+type secretHeader struct{}
+
+// led tells whether a redirect leads, or has led before, to another host, or from https to http.
+func led(req *http.Request, via []*http.Request) bool {
+	first := via[0].URL
+	for _, hop := range append(via[1:len(via):len(via)], req) {
+		if hop.URL.Host != first.Host || hop.URL.Scheme != first.Scheme && hop.URL.Scheme != "https" {
+			return true
+		}
+	}
+	return false
+}
+
+// authorize opens the credential that the config names, and puts it into its header.
+func authorize(ctx context.Context, c node.Call, req *http.Request) (*http.Request, error) {
+	if name, problem := text(c.Config, node.CredentialSetting); problem != nil {
+		return nil, problem
+	} else if name == "" {
+		return req, nil
+	}
+	if c.Credential == nil {
+		return nil, &node.Error{Code: "credential-unavailable", Retryable: true, Message: "there are no credentials here: is this worker's GATEWAY_URL set?"}
+	}
+	if req.URL.User != nil {
+		return nil, &node.Error{Code: "config", Message: "there is a user in the url and a credential beside it: keep the credential"}
+	}
+	opened, err := c.Credential(ctx, credential.HTTPBasic, credential.HTTPBearer, credential.HTTPHeader)
+	if err != nil {
+		return nil, err
+	}
+	f := opened.Fields
+	if !credential.HostAllowed(f["hosts"], req.URL) {
+		return nil, &node.Error{Code: "credential-host", Message: fmt.Sprintf("the credential %q may not be sent to %s: its hosts are %s", opened.Name, req.URL.Host, f["hosts"])}
+	}
+	header, value := "Authorization", ""
+	switch opened.Type {
+	case credential.HTTPBasic:
+		value = "Basic " + base64.StdEncoding.EncodeToString([]byte(f["user"]+":"+f["password"]))
+	case credential.HTTPBearer:
+		value = "Bearer " + f["token"]
+	default:
+		header, value = http.CanonicalHeaderKey(f["name"]), f["value"]
+	}
+	if req.Host != "" && !strings.EqualFold(req.Host, req.URL.Host) && f["hosts"] != "" {
+		return nil, &node.Error{Code: "credential-host", Message: "a header Host beside a credential with hosts: one of them must go"}
+	}
+	req.Header.Set(header, value)
+	return req.WithContext(context.WithValue(req.Context(), secretHeader{}, header)), nil
 }
 
 func sensitive(header string) bool {
@@ -91,6 +146,10 @@ func (x *httpExecutor) Execute(ctx context.Context, c node.Call) (node.Result, e
 	req, fails, problem := prepare(ctx, c)
 	if problem != nil {
 		return node.Result{}, problem
+	}
+	req, err := authorize(ctx, c, req)
+	if err != nil {
+		return node.Result{}, err
 	}
 	res, err := x.client.Do(req)
 	if err != nil {

@@ -36,6 +36,7 @@ import (
 	"flowplatform/services/internal/nodes"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/telemetry"
+	"flowplatform/services/worker/internal/credentials"
 	"flowplatform/services/worker/internal/link"
 	"flowplatform/services/worker/internal/runner"
 	"flowplatform/services/worker/internal/session"
@@ -56,7 +57,8 @@ type App struct {
 	db        *store.DB
 	catalogue *node.Catalogue
 	language  *expr.Language
-	directory *upstream.Directory
+	directory *upstream.Directory // of the orchestrators
+	gateways  *upstream.Directory
 	window    *session.Window
 	publisher *broker.Publisher
 	outbox    *link.Outbox
@@ -105,7 +107,10 @@ func (a *App) build() error {
 	if a.catalogue, err = nodes.Catalogue(nodes.Options{HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}}); err != nil {
 		return err
 	}
-	if a.directory, err = upstream.NewDirectory(a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
+	if a.directory, err = upstream.NewDirectory("ORCHESTRATOR_URL", "orchestrator", a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
+		return err
+	}
+	if a.gateways, err = upstream.NewDirectory("GATEWAY_URL", "gateway", a.o.GatewayURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
 		return err
 	}
 	a.db, err = store.Open(a.ctx, store.Options{URL: a.o.DatabaseURL, ReadOnly: true, PoolSize: a.o.DatabasePoolSize, Application: "worker " + a.o.WorkerID, Log: a.component("store"), Registerer: a.registry})
@@ -134,7 +139,8 @@ func (a *App) build() error {
 	a.runner = runner.New(runner.Options{
 		Worker: a.o.WorkerID, Slots: a.o.MaxConcurrentFlows, MaxNodes: a.o.MaxConcurrentNodes, NodeTimeout: a.o.NodeTimeout, ClaimTimeout: 2 * time.Second, Programs: maxPrograms,
 		Window: a.window, Claims: claims.Claims, SessionDead: a.poke, Publisher: a.outbox, Load: a.load, Executors: a.catalogue.Executor,
-		Log: a.component("runner"), NodeLog: nodeLog.With("component", "node", "worker", a.o.WorkerID), Registerer: a.registry,
+		Credential: credentials.New(upstream.NewClient(a.gateways, a.o.InternalToken).OpenCredential, time.Now).Get,
+		Log:        a.component("runner"), NodeLog: nodeLog.With("component", "node", "worker", a.o.WorkerID), Registerer: a.registry,
 	})
 	a.health.Register("session", true, a.sessionReady)
 	a.health.Register("broker", true, a.brokerReady)
@@ -243,6 +249,7 @@ func (a *App) start() error {
 	a.stack.PushBounded("probes", 2*time.Second, srv.Shutdown)
 	a.runner.Start()
 	a.wg.Go(func() { a.directory.Run(a.ctx) })
+	a.wg.Go(func() { a.gateways.Run(a.ctx) })
 	a.wg.Go(a.watch)
 	a.wg.Go(a.report)
 	a.wg.Go(a.work)

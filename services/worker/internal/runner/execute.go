@@ -34,10 +34,12 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	if !ok {
 		return result, &node.Error{Code: "unknown-node-type", Retryable: true, Message: fmt.Sprintf("this worker has no node %s version %d: it is older than the flow; its release is probably under way", cmd.Type, cmd.Version)}
 	}
+	var s *secrets
 	defer func() {
 		if p := recover(); p != nil {
-			r.log.Error("a node panicked", "node", cmd.Key.Node, "type", cmd.Type, "execution", t.text, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = &node.Error{Code: "panic", Message: fmt.Sprintf("node %s (%s) broke with: %v. This is a mistake in the node, not in the flow: please report it with the worker's log", cmd.Key.Node, cmd.Type, p)}
+			said := s.text(fmt.Sprint(p))
+			r.log.Error("a node panicked", "node", cmd.Key.Node, "type", cmd.Type, "execution", t.text, "panic", said, "stack", string(debug.Stack()))
+			err = &node.Error{Code: "panic", Message: fmt.Sprintf("node %s (%s) broke with: %s. This is a mistake in the node, not in the flow: please report it with the worker's log", cmd.Key.Node, cmd.Type, said)}
 		}
 	}()
 	log := r.opts.NodeLog
@@ -56,7 +58,12 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	if cmd.Kind != flow.KindPure {
 		call.IdempotencyKey = t.text + "/" + cmd.Key.Node + "/" + iteration
 	}
-	return executor.Execute(ctx, call)
+	if cmd.Kind == flow.KindPure || r.opts.Credential == nil {
+		return executor.Execute(ctx, call)
+	}
+	s = &secrets{open: r.opts.Credential, config: cmd.Config}
+	call.Credential = s.credential
+	return s.hush(executor.Execute(ctx, call))
 }
 
 // event makes the event of a try. What it holds can be written down: outputs were tried, texts are valid and of limited length.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"flowplatform/services/internal/credential"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/protocol"
@@ -24,7 +25,7 @@ type Window interface {
 	Enter(owner protocol.ID) (context.Context, bool)
 }
 
-// Options of a Runner. All are needed but Now.
+// Options of a Runner. All are needed but Now and Credential.
 type Options struct {
 	Worker       string // WORKER_ID, as origin of dead letters
 	Slots        int    // MAX_CONCURRENT_FLOWS
@@ -39,6 +40,8 @@ type Options struct {
 	Publisher   Publisher
 	Load        func(ctx context.Context, v Version) (*flow.Program, error) // ErrNoVersion, ErrUnfit, or any error for "not now"
 	Executors   func(typ string, version int) (node.Executor, bool)
+	// Credential opens a credential by its id or name, with what masks its secrets. nil: there are none to give.
+	Credential func(ctx context.Context, idOrName string) (node.Credential, *credential.Masker, error)
 
 	Now        func() time.Time
 	Log        *slog.Logger

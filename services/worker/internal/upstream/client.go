@@ -17,7 +17,7 @@ import (
 	"flowplatform/services/internal/protocol"
 )
 
-// Client calls the orchestrators' internal API. A call is one try at one instance; the caller decides whether there is another.
+// Client calls the internal API of the orchestrators, or of the gateways: whose addresses its Directory knows. A call is one try at one instance; the caller decides whether there is another.
 // Sessions and claims use a Client each, so that neither waits behind the other's connections.
 type Client struct {
 	dir   *Directory
@@ -79,7 +79,7 @@ func (c *Client) post(ctx context.Context, path string, in, out any) (err error)
 	}()
 	urls := c.dir.URLs()
 	if len(urls) == 0 {
-		return errors.New("upstream: no orchestrator is known yet: Consul names no healthy instance of the service")
+		return errors.New("upstream: no instance is known yet: Consul names no healthy one of the service " + c.dir.service)
 	}
 	base := urls[int(n)%len(urls)]
 	body, err := json.Marshal(in)
@@ -104,11 +104,14 @@ func (c *Client) post(ctx context.Context, path string, in, out any) (err error)
 		return fmt.Errorf("upstream %s: %s: %w", path, base, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		hint := ""
-		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-			hint = " (is INTERNAL_TOKEN the orchestrator's?)"
+		e := &StatusError{Path: path, Base: base, Status: resp.StatusCode}
+		var problem struct {
+			Detail string `json:"detail"`
 		}
-		return fmt.Errorf("upstream %s: %s answers %s%s: %s", path, base, resp.Status, hint, strings.TrimSpace(string(answer[:min(len(answer), 200)])))
+		if e.Detail = strings.TrimSpace(string(answer[:min(len(answer), 200)])); json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
+			e.Detail = problem.Detail
+		}
+		return e
 	}
 	if out == nil {
 		return nil
@@ -117,4 +120,19 @@ func (c *Client) post(ctx context.Context, path string, in, out any) (err error)
 		return fmt.Errorf("upstream %s: the answer of %s can't be read: %w", path, base, err)
 	}
 	return nil
+}
+
+// StatusError is an answer that isn't a 2xx.
+type StatusError struct {
+	Path, Base string
+	Status     int
+	Detail     string
+}
+
+func (e *StatusError) Error() string {
+	hint := ""
+	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden {
+		hint = " (is INTERNAL_TOKEN the same there?)"
+	}
+	return fmt.Sprintf("upstream %s: %s answers %d %s%s: %s", e.Path, e.Base, e.Status, http.StatusText(e.Status), hint, e.Detail)
 }

@@ -1,4 +1,4 @@
-// Package upstream is the worker's way to the orchestrators: where they are (a list, or Consul's healthy instances), and their internal API,
+// Package upstream is the worker's way to the orchestrators and the gateways: where they are (a list, or Consul's healthy instances), and their internal API,
 // one try a call, with the next try going to another instance after a failure.
 package upstream
 
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Directory knows the base URLs of the orchestrators.
+// Directory knows the base URLs of a service's instances.
 type Directory struct {
 	consul  string // base URL of Consul's HTTP API; "": the list is fixed
 	service string
@@ -31,18 +31,19 @@ type Directory struct {
 	known chan struct{} // closed when the first address is known
 }
 
-// NewDirectory reads ORCHESTRATOR_URL: base URLs by comma, or consul://<service>, which is then asked of the agent at consulAddr.
-func NewDirectory(spec, consulAddr, consulToken string, log *slog.Logger) (*Directory, error) {
-	d := &Directory{log: log, token: consulToken, known: make(chan struct{})}
-	if service, ok := strings.CutPrefix(spec, "consul://"); ok {
-		if service = strings.Trim(service, "/"); service == "" {
-			return nil, fmt.Errorf("ORCHESTRATOR_URL: %q names no service: write consul://orchestrator", spec)
+// NewDirectory reads a variable like ORCHESTRATOR_URL: base URLs by comma, or consul://<service>, which is then asked of the agent at consulAddr. service is what
+// the variable is about, for what errors and logs say.
+func NewDirectory(variable, service, spec, consulAddr, consulToken string, log *slog.Logger) (*Directory, error) {
+	d := &Directory{service: service, log: log, token: consulToken, known: make(chan struct{})}
+	if name, ok := strings.CutPrefix(spec, "consul://"); ok {
+		if name = strings.Trim(name, "/"); name == "" {
+			return nil, fmt.Errorf("%s: %q names no service: write consul://%s", variable, spec, service)
 		}
 		base, err := consulBase(consulAddr)
 		if err != nil {
 			return nil, err
 		}
-		d.service, d.consul = service, base
+		d.service, d.consul = name, base
 		d.http = &http.Client{Transport: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 2, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext}}
 		return d, nil
 	}
@@ -53,12 +54,12 @@ func NewDirectory(spec, consulAddr, consulToken string, log *slog.Logger) (*Dire
 		}
 		u, err := url.Parse(raw)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			return nil, fmt.Errorf("ORCHESTRATOR_URL: %q is not a URL like http://127.0.0.1:3003 (several by comma), nor consul://orchestrator", raw)
+			return nil, fmt.Errorf("%s: %q is not a URL like http://127.0.0.1:3003 (several by comma), nor consul://%s", variable, raw, service)
 		}
 		d.urls = append(d.urls, raw)
 	}
 	if len(d.urls) == 0 {
-		return nil, fmt.Errorf("ORCHESTRATOR_URL is empty: give base URLs by comma, or consul://orchestrator")
+		return nil, fmt.Errorf("%s is empty: give base URLs by comma, or consul://%s", variable, service)
 	}
 	close(d.known)
 	return d, nil
@@ -104,7 +105,7 @@ func (d *Directory) Run(ctx context.Context) {
 		}
 		if err != nil {
 			if failures%20 == 0 {
-				d.log.Warn("Consul doesn't say where the orchestrators are: the last addresses stay", "error", err, "addresses", len(d.URLs()))
+				d.log.Warn("Consul doesn't say where a service is: its last addresses stay", "of", d.service, "error", err, "addresses", len(d.URLs()))
 			}
 			failures++
 			sleep(ctx, min(time.Duration(failures)*250*time.Millisecond, 5*time.Second))
@@ -130,7 +131,7 @@ func (d *Directory) set(urls []string) {
 		close(d.known)
 	}
 	d.urls = urls
-	d.log.Info("orchestrators found", "addresses", strings.Join(urls, ","))
+	d.log.Info("addresses found", "of", d.service, "addresses", strings.Join(urls, ","))
 }
 
 // ask is one blocking query.
