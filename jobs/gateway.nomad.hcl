@@ -121,12 +121,13 @@ job "gateway" {
       }
 
       env {
-        BIND_ADDRESS     = "${NOMAD_IP_http}"
-        CONSUL_HTTP_ADDR = var.consul_address
-        LOG_LEVEL        = var.log_level
-        METRICS_PORT     = "${NOMAD_PORT_metrics}"
-        NODE_ENV         = var.environment
-        PORT             = "${NOMAD_PORT_http}"
+        BIND_ADDRESS         = "${NOMAD_IP_http}"
+        CONSUL_HTTP_ADDR     = var.consul_address
+        CREDENTIALS_KEY_FILE = "/secrets/credentials.keys"
+        LOG_LEVEL            = var.log_level
+        METRICS_PORT         = "${NOMAD_PORT_metrics}"
+        NODE_ENV             = var.environment
+        PORT                 = "${NOMAD_PORT_http}"
       }
 
       artifact {
@@ -149,7 +150,6 @@ job "gateway" {
         REDIS_URL=redis://gateway:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
         JWT_SECRET={{ .jwt_secret }}
-        CREDENTIALS_KEY={{ .credentials_key }}
         {{- with .consul_token }}
         CONSUL_HTTP_TOKEN={{ . }}
         {{- end }}
@@ -157,6 +157,16 @@ job "gateway" {
         EOT
         destination = "secrets/service.env"
         env         = true
+        change_mode = "noop"
+      }
+
+      # The keys that encrypt credentials: in a file, not in the environment, which whoever may look into /proc can read. The current
+      # one, then old ones for a rotation (docs/credentials.md).
+      template {
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/gateway" }}{{ .credentials_key }}{{ with .credentials_keys_old }},{{ . }}{{ end }}{{ end }}
+        EOT
+        destination = "secrets/credentials.keys"
         change_mode = "noop"
       }
 

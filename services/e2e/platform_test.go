@@ -32,6 +32,8 @@ type platform struct {
 	orchestrators []*service
 	workers       []*service
 	token         string
+	common        []string
+	log           io.Writer
 }
 
 // lease is short here, so that a frozen worker is judged soon.
@@ -123,12 +125,15 @@ type size struct {
 	workers, orchestrators int
 	slots                  int
 	env                    []string
+	gateway                []string  // its environment, beside what all need
+	common                 []string  // environment of every service
+	log                    io.Writer // gets all that the services print
 }
 
 // newPlatform starts all of it and logs in.
 func newPlatform(t *testing.T, sz size) *platform {
 	t.Helper()
-	p := &platform{t: t}
+	p := &platform{t: t, common: sz.common, log: sz.log}
 	var wg sync.WaitGroup
 	wg.Go(func() { p.rabbit = testkit.NewRabbitMQ(t) })
 	for _, pkg := range []string{"./services/gateway", "./services/orchestrator", "./services/worker"} {
@@ -158,7 +163,7 @@ func newPlatform(t *testing.T, sz size) *platform {
 			}
 		}
 	})
-	p.gateway = p.service("./services/gateway", "gateway", "flow_gateway", "JWT_SECRET=a-secret-of-the-tests-that-is-long-enough", "CREDENTIALS_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "API_RATE_LIMIT=1000000")
+	p.gateway = p.service("./services/gateway", "gateway", "flow_gateway", append([]string{"JWT_SECRET=a-secret-of-the-tests-that-is-long-enough", "API_RATE_LIMIT=1000000"}, sz.gateway...)...)
 	p.gateway.start()
 	for i := range sz.orchestrators {
 		o := p.service("./services/orchestrator", fmt.Sprintf("orchestrator-%d", i), "flow_orchestrator", "WORKER_LEASE="+lease.String(), fmt.Sprintf("INSTANCE_ID=orchestrator-%d", i))
@@ -200,8 +205,8 @@ func (p *platform) orchestratorURLs() string {
 func (p *platform) service(pkg, name, role string, env ...string) *service {
 	port, metrics := testkit.FreePort(p.t), testkit.FreePort(p.t)
 	all := append([]string{"PATH=/usr/bin:/bin", fmt.Sprintf("PORT=%d", port), fmt.Sprintf("METRICS_PORT=%d", metrics), "LOG_LEVEL=info", "DATABASE_URL=" + p.pg.URL(role, p.database), "REDIS_URL=" + p.redis.URL(),
-		"RABBITMQ_URL=" + p.rabbit.URL("%2F"), "CONSUL_HTTP_ADDR=" + p.consul.Address(), "INTERNAL_TOKEN=internal-token-of-the-tests", "GOMAXPROCS=2"}, env...)
-	return &service{t: p.t, ready: fmt.Sprintf("http://127.0.0.1:%d/readyz", port), o: testkit.ProcessOptions{Name: name, Path: testkit.Build(p.t, pkg), Env: all}}
+		"RABBITMQ_URL=" + p.rabbit.URL("%2F"), "CONSUL_HTTP_ADDR=" + p.consul.Address(), "INTERNAL_TOKEN=internal-token-of-the-tests", "GOMAXPROCS=2"}, append(env, p.common...)...)
+	return &service{t: p.t, ready: fmt.Sprintf("http://127.0.0.1:%d/readyz", port), o: testkit.ProcessOptions{Name: name, Path: testkit.Build(p.t, pkg), Env: all, Log: p.log}}
 }
 
 func (p *platform) base() string { return strings.TrimSuffix(p.gateway.ready, "/readyz") }

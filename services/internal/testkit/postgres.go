@@ -168,6 +168,16 @@ func (s *PostgresServer) Exec(database, sql string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// Dump gives all rows of a database as SQL; bytes in hexadecimal.
+func (s *PostgresServer) Dump(database string) (string, error) {
+	cmd := exec.Command(filepath.Join(s.bin, "pg_dump"), "--data-only", "--inserts", "-h", "127.0.0.1", "-p", fmt.Sprint(s.Port), "-U", "postgres", database)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("pg_dump: %w: %s", err, out)
+	}
+	return string(out), nil
+}
+
 // Database makes a migrated database for one test. migrate is called once a server, on a template; it gets a superuser's URL.
 func (s *PostgresServer) Database(t testing.TB, migrate func(ctx context.Context, url string) error) string {
 	t.Helper()

@@ -3,6 +3,7 @@ package testkit
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"net/url"
 )
 
@@ -14,6 +15,9 @@ func FormsOf(secret string) map[string]string {
 		text := base64.StdEncoding.EncodeToString([]byte("xx"[:i] + secret))
 		from, to := (8*i+5)/6, (8*(i+len(secret)))/6
 		forms[name] = text[from:to]
+	}
+	for name, text := range maps.Clone(forms) { // bytes in a dump of a database
+		forms[name+" in hex"] = hex.EncodeToString([]byte(text))
 	}
 	return forms
 }
