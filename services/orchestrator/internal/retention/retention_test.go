@@ -34,7 +34,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, pg: testkit.Postgres(t), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	return newWorldOn(t, testkit.Postgres(t))
+}
+
+func newWorldOn(t *testing.T, pg *testkit.PostgresServer) *world {
+	t.Helper()
+	w := &world{t: t, pg: pg, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	w.name = w.pg.Database(t, func(ctx context.Context, url string) error { return store.Migrate(ctx, url, w.log) })
 	w.db = w.open("flow_orchestrator")
 	return w
