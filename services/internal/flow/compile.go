@@ -50,6 +50,9 @@ func (c *compiler) settings() {
 	if s.Timeout != 0 {
 		c.within("/settings/timeout", s.Timeout, time.Second, MaxFlowTimeout)
 	}
+	if s.Retention != 0 {
+		c.within("/settings/retention", s.Retention, MinRetention, MaxRetention)
+	}
 	if len(s.Concurrency) > 0 {
 		c.notYet("/settings/concurrency", "a concurrency limit")
 	}

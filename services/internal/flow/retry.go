@@ -15,6 +15,8 @@ const (
 	MaxRetryDelay       = 24 * time.Hour
 	MaxNodeTimeout      = 24 * time.Hour
 	MaxFlowTimeout      = 366 * 24 * time.Hour
+	MinRetention        = time.Minute // who waits for an execution's end must still find it
+	MaxRetention        = 10 * 366 * 24 * time.Hour
 )
 
 // Tries says how often a node may be tried in all.
