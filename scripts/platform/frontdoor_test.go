@@ -226,7 +226,7 @@ func TestFrontDoorFallsBackToGatewaysThatFailTheirCheck(t *testing.T) {
 	}
 }
 
-func TestFrontDoorNeverSendsAPostTwice(t *testing.T) {
+func TestNX3_FrontDoorNeverSendsAPostTwice(t *testing.T) {
 	t.Parallel()
 	var posts, gets atomic.Int64
 	// Every gateway takes the request and dies before it answers: the outcome is unknown.

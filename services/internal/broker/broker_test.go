@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestTopologyGolden(t *testing.T) {
+func TestMQ5_MQ8_MQ14_TopologyByVersion(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"3.10", "4.0", "4.3"} {
 		got, err := json.MarshalIndent(NewTopology("flow_orchestration", []string{"default"}, 2, version), "", "  ")
@@ -184,8 +184,8 @@ func TestMQ3_LostConfirmIsUnknown(t *testing.T) {
 	}
 }
 
-// TestMQ17_AckOfALostChannelDoesNothing closes every connection again and again under deliveries.
-func TestMQ17_AckOfALostChannelDoesNothing(t *testing.T) {
+// TestMQ17_GO3_AckOfALostChannelDoesNothing closes every connection again and again under deliveries.
+func TestMQ17_GO3_AckOfALostChannelDoesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t, testkit.NewRabbitMQ(t))
 	p := publisher(t, b.o)

@@ -44,7 +44,7 @@ func (b *bundle) seq(t *testing.T, id protocol.ID) int {
 }
 
 // The answer to COMMIT is lost: the transaction happened, and Txn says that it doesn't know.
-func TestCommitAnswerLost(t *testing.T) {
+func TestPG1_CommitAnswerLost(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.insert(t, 1)[0]
@@ -77,7 +77,7 @@ func TestCommitAnswerLost(t *testing.T) {
 }
 
 // COMMIT itself is lost: nothing happened, and nobody can know.
-func TestCommitLost(t *testing.T) {
+func TestPG1_CommitLost(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.insert(t, 1)[0]
@@ -92,7 +92,7 @@ func TestCommitLost(t *testing.T) {
 }
 
 // The caller's context ends while COMMIT is on its way: the transaction is committed and Txn says so.
-func TestCommitOutlivesContext(t *testing.T) {
+func TestPG1_CommitOutlivesContext(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.insert(t, 1)[0]
@@ -116,7 +116,7 @@ func TestCommitOutlivesContext(t *testing.T) {
 }
 
 // The answer to an insert is lost: unknown, and ExistingExecutions tells.
-func TestInsertAnswerLost(t *testing.T) {
+func TestPG1_InsertAnswerLost(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	db, proxy := b.through(t)
@@ -199,7 +199,7 @@ func TestServerRestart(t *testing.T) {
 }
 
 // A primary that was demoted refuses writes: all connections go, and new ones are only made to a server that takes writes.
-func TestDemotedServer(t *testing.T) {
+func TestPG5_DemotedServer(t *testing.T) {
 	t.Parallel()
 	server := testkit.NewPostgres(t, false)
 	b := setupOn(t, server)
@@ -241,7 +241,7 @@ func (b *bundle) awaitSetting(t *testing.T, name, want string) {
 }
 
 // synchronous_commit off, and a wait for the standby that was cancelled: neither may look like a commit.
-func TestUndurableCommits(t *testing.T) {
+func TestPG2_PG3_UndurableCommits(t *testing.T) {
 	t.Parallel()
 	server := testkit.NewPostgres(t, false)
 	b := setupOn(t, server)
@@ -275,7 +275,7 @@ func TestUndurableCommits(t *testing.T) {
 }
 
 // A migration changes a column's type under prepared statements: nobody sees an error.
-func TestStalePlans(t *testing.T) {
+func TestPG13_StalePlans(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	db := b.open(t, "flow_gateway")
@@ -306,7 +306,7 @@ func TestStalePlans(t *testing.T) {
 }
 
 // A client that is paused in a transaction loses it, and its locks, by the role's own timeout.
-func TestIdleInTransaction(t *testing.T) {
+func TestPG9_IdleInTransaction(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, q := range []struct{ role, setting, want string }{

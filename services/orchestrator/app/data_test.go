@@ -176,7 +176,7 @@ func TestADeadWorkersExecutionsAreHandedOutAgain(t *testing.T) {
 }
 
 // Every broker connection is closed again and again, under load: each report applies once.
-func TestReportsApplyOnceWhileConnectionsAreClosed(t *testing.T) {
+func TestMQ17_ReportsApplyOnceWhileConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, servers{})
 	a, b := w.orchestrator(t, "a"), w.orchestrator(t, "b")
@@ -232,7 +232,7 @@ func TestReportsApplyOnceWhileConnectionsAreClosed(t *testing.T) {
 }
 
 // MQ-11: a collector that is frozen in the middle of its work loses the queue, and commits late when it thaws.
-func TestAFrozenCollectorDoesNoHarm(t *testing.T) {
+func TestMQ11_AFrozenCollectorDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, servers{})
 	zombie, other := w.process(t, "zombie"), w.process(t, "other")
@@ -335,7 +335,7 @@ func TestPostgresRestarts(t *testing.T) {
 }
 
 // RD-1 and CO-5 without their servers is what all tests here do; this is a Redis that is there and hangs.
-func TestAHangingRedisStopsNothing(t *testing.T) {
+func TestRD1_AHangingRedisStopsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, servers{})
 	redis := testkit.Redis(t)
@@ -368,7 +368,7 @@ func TestAHangingRedisStopsNothing(t *testing.T) {
 }
 
 // What can't be read, or belongs to nobody, is parked and stops nothing.
-func TestReportsThatCantBeApplied(t *testing.T) {
+func TestPG6_ReportsThatCantBeApplied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, servers{})
 	w.orchestrator(t, "a")

@@ -286,7 +286,7 @@ func TestWhatTheLeaderLooksAfter(t *testing.T) {
 }
 
 // MQ-4: tasks that no queue takes are not lost: an orchestrator declares the queue, and they follow.
-func TestQueuesThatAreMissing(t *testing.T) {
+func TestMQ4_QueuesThatAreMissing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, servers{})
 	w.consul = testkit.Consul(t).Address()

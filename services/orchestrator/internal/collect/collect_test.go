@@ -307,7 +307,7 @@ func TestALostAcknowledgementIsOldNews(t *testing.T) {
 	})
 }
 
-func TestWhatCantBeReadIsParkedAndTheRestApplies(t *testing.T) {
+func TestMQ6_WhatCantBeReadIsParkedAndTheRestApplies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		odd := final(1)
@@ -351,7 +351,7 @@ func TestANewerSchemaIsLeftToANewerBuild(t *testing.T) {
 	})
 }
 
-func TestAGapComesBackOnceAndIsParkedThen(t *testing.T) {
+func TestMQ12_AGapComesBackOnceAndIsParkedThen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gap := protocol.Entry{Kind: protocol.EntryStep, Execution: id(0), Attempt: 1, Session: id(9), Run: 7, Seq: 3, Base: 2, Events: json.RawMessage(`[{}]`)}
@@ -373,7 +373,7 @@ func TestAGapComesBackOnceAndIsParkedThen(t *testing.T) {
 	})
 }
 
-func TestAStopCommitsAcknowledgesAndCloses(t *testing.T) {
+func TestMQ11_AStopCommitsAcknowledgesAndCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var bodies [][]byte
@@ -404,7 +404,7 @@ func TestAStopCommitsAcknowledgesAndCloses(t *testing.T) {
 	})
 }
 
-func TestAQueueIsLeftToOthersWhileTheDatabaseIsAway(t *testing.T) {
+func TestMQ10_AQueueIsLeftToOthersWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 1, report(t, final(0)))
@@ -426,7 +426,7 @@ func TestAQueueIsLeftToOthersWhileTheDatabaseIsAway(t *testing.T) {
 	})
 }
 
-func TestEnsureOnlyGrows(t *testing.T) {
+func TestMQ16_EnsureOnlyGrows(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 0)

@@ -193,7 +193,7 @@ func TestRecoverIsRepeatedToEveryShard(t *testing.T) {
 	})
 }
 
-func TestASilentSessionIsJudgedAfterItsLease(t *testing.T) {
+func TestGO2_ASilentSessionIsJudgedAfterItsLease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rows{live: []protocol.Session{{ID: protocol.ID{5}, Beat: 41, Alive: true}}}

@@ -418,7 +418,7 @@ func TestFailuresOfNodes(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoTask(t *testing.T) {
+func TestMQ6_WhatIsNoTask(t *testing.T) {
 	t.Parallel()
 	in(t, func(b *bundle) {
 		b.offer(1, 1, func(_ *protocol.Task, d *Delivery) { d.Body = []byte(`{"v":1,`) })
@@ -488,7 +488,7 @@ func TestPrioritiesAreServedByWeight(t *testing.T) {
 	}
 }
 
-func TestDeliveriesOfALostChannelAreForgotten(t *testing.T) {
+func TestMQ9_DeliveriesOfALostChannelAreForgotten(t *testing.T) {
 	t.Parallel()
 	in(t, func(b *bundle) {
 		b.programs[1] = chain(t, "a:pure")
@@ -505,7 +505,7 @@ func TestDeliveriesOfALostChannelAreForgotten(t *testing.T) {
 	})
 }
 
-func TestSuspectRunsAlone(t *testing.T) {
+func TestMQ7_SuspectRunsAlone(t *testing.T) {
 	t.Parallel()
 	in(t, func(b *bundle) {
 		b.programs[1] = chain(t, "a:effect")

@@ -176,7 +176,7 @@ func TestWindowClosesOnTimeWhileARenewalHangs(t *testing.T) {
 	})
 }
 
-func TestWindowCountsFromTheSending(t *testing.T) {
+func TestGO2_WindowCountsFromTheSending(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
