@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -280,4 +282,43 @@ func TestRD1_FrozenRedis(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestRD4_RedisLosesEverything: what must be remembered is in PostgreSQL: a key that was used stays used, whatever becomes of Redis.
+func TestRD4_RedisLosesEverything(t *testing.T) {
+	t.Parallel()
+	b := setup(t, setupOptions{})
+	id := b.flow(t, "remembered")
+	first := b.run(t, id, `{"input":{"n":1}}`, "Idempotency-Key", "k")
+	b.redis.Kill()
+	b.redis.Start(t)
+	var again execution
+	if r := b.do(t, "POST", "/flows/"+id+"/executions", b.bench, `{"input":{"n":1}}`, "Idempotency-Key", "k").want(t, 202); r.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("%s", r.body)
+	} else {
+		r.into(t, &again)
+	}
+	if n := b.count(t, "true"); again.ID != first.ID || n != "1" {
+		t.Errorf("%s and %s, %s rows", first.ID, again.ID, n)
+	}
+}
+
+// TestNX3_IdleConnectionsOutliveThoseOfTheFrontDoor: NGINX, not the gateway, ends an idle connection, so that no POST goes into one that is being closed.
+func TestNX3_IdleConnectionsOutliveThoseOfTheFrontDoor(t *testing.T) {
+	t.Parallel()
+	conf, err := os.ReadFile("../../../configs/nginx/gateways.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^\s*keepalive_timeout\s+(\w+);`).FindSubmatch(conf)
+	if m == nil {
+		t.Fatal("gateways.conf sets no keepalive_timeout for the gateways' connections")
+	}
+	front, err := time.ParseDuration(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if idleTimeout < front+10*time.Second {
+		t.Errorf("the gateway ends idle connections after %s, NGINX keeps them for %s", idleTimeout, front)
+	}
 }

@@ -38,6 +38,8 @@ type Options struct {
 	Log      *slog.Logger
 	// Topology, when set, is declared at each connect, before anyone uses the connection; version is the server's.
 	Topology func(version string) Topology
+	// ConfirmTimeout is how long a confirm may take before a publisher takes the connection for dead; default 10 s.
+	ConfirmTimeout time.Duration
 }
 
 // Conn is a connection that comes back by itself, for as long as it isn't closed.

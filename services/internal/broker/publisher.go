@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (o Outcome) String() string {
 	return [...]string{"confirmed", "unroutable", "refused", "unknown"}[o]
 }
 
-// confirmTimeout is how long a confirm may take before the server counts as away.
+// confirmTimeout is how long a confirm may take before the server counts as away, unless Options say otherwise.
 const confirmTimeout = 10 * time.Second
 
 // Publisher publishes on a connection of its own, with confirms, many in flight.
@@ -190,7 +191,8 @@ const maxInFlight = 4096
 // serve publishes until the channel is lost (false) or the publisher is closed and all is answered (true).
 func (s *session) serve(p *Publisher) bool {
 	defer s.end()
-	tick := time.NewTicker(time.Second)
+	limit := cmp.Or(p.conn.o.ConfirmTimeout, confirmTimeout)
+	tick := time.NewTicker(min(time.Second, limit/4))
 	defer tick.Stop()
 	stop := p.stop
 	stopping := false
@@ -221,8 +223,8 @@ func (s *session) serve(p *Publisher) bool {
 			p.giveUp()
 			return true
 		case now := <-tick.C:
-			if f, ok := s.flight[s.oldest]; ok && now.Sub(f.at) > confirmTimeout {
-				p.conn.fail(errors.New("no confirm in " + confirmTimeout.String()))
+			if f, ok := s.flight[s.oldest]; ok && now.Sub(f.at) > limit {
+				p.conn.fail(errors.New("no confirm in " + limit.String()))
 				s.l.kill()
 				return false
 			}

@@ -137,3 +137,42 @@ func TestRD3_LimiterCountsAloneWhileRedisIsAway(t *testing.T) {
 	server.Start(t)
 	testkit.Eventually(t, 10*time.Second, "it asks Redis again", func() error { l.Allow(t.Context(), "c", 10); return l.c.Ping(t.Context()) })
 }
+
+// TestRD3_FullRedis: a Redis that refuses writes (full, or unable to save) makes nobody wait and nobody fail: limits are counted here, events dropped with an error.
+func TestRD3_FullRedis(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(*testing.T, *Client){
+		"OOM": func(t *testing.T, c *Client) {
+			for _, kv := range [][2]string{{"maxmemory-policy", "noeviction"}, {"maxmemory", "1mb"}} {
+				if err := c.r.ConfigSet(t.Context(), kv[0], kv[1]).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"MISCONF": func(t *testing.T, c *Client) {
+			if err := c.r.Do(t.Context(), "CONFIG", "SET", "min-replicas-to-write", "1").Err(); err != nil { // NOREPLICAS: refused in the same way, without a broken disk
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := open(t, testkit.Redis(t).URL())
+			l := NewLimiter(c)
+			l.Allow(t.Context(), "before", 10)
+			refuse(t, c)
+			if err := c.Append(t.Context(), []Event{{Kind: "execution"}}); err == nil {
+				t.Error("a Redis that refuses writes took an event")
+			}
+			allowed, begun := 0, time.Now()
+			for range 20 {
+				if l.Allow(t.Context(), "a", 10).Allowed {
+					allowed++
+				}
+			}
+			if allowed != 10 || time.Since(begun) > 3*time.Second {
+				t.Errorf("%d of 20 were allowed with a limit of 10, in %s", allowed, time.Since(begun))
+			}
+		})
+	}
+}
