@@ -81,7 +81,7 @@ func New(o Options) *Retention {
 // Work works until ctx ends.
 func (r *Retention) Work(ctx context.Context, term Valid) {
 	r.looked = map[time.Time]time.Time{} // another leader may have looked since
-	defer r.metrics.ahead.Set(0) // what it says is the leader's to say
+	defer r.metrics.ahead.Set(0)         // what it says is the leader's to say
 	defer r.metrics.oldest.Set(0)
 	failing := false
 	for {
