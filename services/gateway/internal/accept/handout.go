@@ -3,7 +3,6 @@ package accept
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -131,62 +130,67 @@ func (h *HandOut) publishAll(ctx context.Context) {
 		rows := h.fresh
 		h.fresh, h.bytes = nil, 0
 		h.mu.Unlock()
-		for i := range rows {
-			h.publish(&rows[i])
+		h.publish(rows)
+	}
+}
+
+// publish publishes the tasks of rows as they were committed: attempt 1, no steps.
+func (h *HandOut) publish(rows []store.NewExecution) {
+	away := h.o.Messages.Ready() != nil
+	tasks := make([]protocol.Task, 0, len(rows))
+	for i := range rows {
+		switch r := &rows[i]; {
+		case r.Hold != "":
+		case len(r.Input) > protocol.MaxInline || away:
+			h.keep(r.ID) // large inputs go by reference: the task is made from the row
+		default:
+			tasks = append(tasks, protocol.Task{
+				V: protocol.SchemaVersion, ID: r.ID, Attempt: 1, Shard: r.Shard, Project: r.Project, Flow: r.Flow, Version: r.Version, Pool: r.Pool, Priority: r.Priority,
+				Trigger: r.Trigger, Labels: r.Labels, CreatedAt: r.CreatedAt, Deadline: r.Deadline, Input: r.Input,
+			})
+		}
+	}
+	h.send(tasks, func(carried []int, o broker.Outcome) { h.outcome(tasks, carried, o) })
+}
+
+// send publishes tasks. done is called once for each, together with those that shared its message, when it is known what became of it.
+func (h *HandOut) send(tasks []protocol.Task, done func(carried []int, o broker.Outcome)) {
+	unfit := func(i int, err error) {
+		h.o.Log.Error("a task can't be written", "execution", tasks[i].ID.String(), "error", err)
+		done([]int{i}, broker.Refused)
+	}
+	for _, m := range broker.TaskMessages(tasks, unfit) {
+		n := len(m.Carries)
+		h.flight.Add(int64(n))
+		err := h.o.Messages.Publish(m.Message, func(o broker.Outcome) {
+			h.flight.Add(int64(-n))
+			h.o.Metrics.publish.WithLabelValues(o.String()).Add(float64(n))
+			done(m.Carries, o)
+		})
+		if err != nil {
+			h.flight.Add(int64(-n))
+			h.o.Metrics.publish.WithLabelValues("busy").Add(float64(n))
+			done(m.Carries, broker.Unknown)
 		}
 	}
 }
 
-// publish publishes the task of a row as it was committed: attempt 1, no steps.
-func (h *HandOut) publish(r *store.NewExecution) {
-	if r.Hold != "" {
-		return
-	}
-	if len(r.Input) > protocol.MaxInline || h.o.Messages.Ready() != nil {
-		h.keep(r.ID) // large inputs go by reference: the task is made from the row
-		return
-	}
-	t := protocol.Task{
-		V: protocol.SchemaVersion, ID: r.ID, Attempt: 1, Shard: r.Shard, Project: r.Project, Flow: r.Flow, Version: r.Version, Pool: r.Pool, Priority: r.Priority,
-		Trigger: r.Trigger, Labels: r.Labels, CreatedAt: r.CreatedAt, Deadline: r.Deadline, Input: r.Input,
-	}
-	h.send(&t, func(o broker.Outcome) { h.outcome(t.ID, t.Attempt, o) })
-}
-
-// send publishes a task. done is called once, when it is known what became of it.
-func (h *HandOut) send(t *protocol.Task, done func(broker.Outcome)) {
-	body, err := json.Marshal(t)
-	if err != nil {
-		h.o.Log.Error("a task can't be written", "execution", t.ID.String(), "error", err)
-		done(broker.Refused)
-		return
-	}
-	m := broker.Message{Key: broker.TaskKey(cmp.Or(t.Pool, "default"), cmp.Or(t.Priority, "normal")), ID: t.ID.String() + ".1", Type: "task", Body: body}
-	h.flight.Add(1)
-	err = h.o.Messages.Publish(m, func(o broker.Outcome) {
-		h.flight.Add(-1)
-		h.o.Metrics.publish.WithLabelValues(o.String()).Inc()
-		done(o)
-	})
-	if err != nil {
-		h.flight.Add(-1)
-		h.o.Metrics.publish.WithLabelValues("busy").Inc()
-		done(broker.Unknown)
-	}
-}
-
 // outcome is called on the publisher's goroutine.
-func (h *HandOut) outcome(id protocol.ID, attempt int, o broker.Outcome) {
+func (h *HandOut) outcome(tasks []protocol.Task, carried []int, o broker.Outcome) {
 	if o == broker.Unroutable {
-		h.o.Log.Error("no queue takes this task: no worker of its pool has ever come up, or its queue was deleted; the task is tried again", "execution", id.String())
+		h.o.Log.Error("no queue takes these tasks: no worker of their pool has ever come up, or its queue was deleted; they are tried again", "execution", tasks[carried[0]].ID.String(), "tasks", len(carried))
 	}
 	if o != broker.Confirmed {
-		h.keep(id)
+		for _, i := range carried {
+			h.keep(tasks[i].ID)
+		}
 		return
 	}
 	h.mu.Lock()
-	h.marks = append(h.marks, protocol.Handed{ID: id, Attempt: attempt})
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	for _, i := range carried {
+		h.marks = append(h.marks, protocol.Handed{ID: tasks[i].ID, Attempt: tasks[i].Attempt})
+	}
 }
 
 // keep keeps an id for another try.
@@ -269,14 +273,14 @@ func (p tasks) PublishTasks(ctx context.Context, list []protocol.Task) []bool {
 	confirmed := make([]bool, len(list))
 	var left sync.WaitGroup
 	left.Add(len(list))
-	for i := range list {
-		p.h.send(&list[i], func(o broker.Outcome) {
-			mu.Lock()
+	p.h.send(list, func(carried []int, o broker.Outcome) {
+		mu.Lock()
+		for _, i := range carried {
 			confirmed[i] = o == broker.Confirmed
-			mu.Unlock()
-			left.Done()
-		})
-	}
+		}
+		mu.Unlock()
+		left.Add(-len(carried))
+	})
 	all := make(chan struct{})
 	go func() { left.Wait(); close(all) }()
 	select {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 
@@ -27,11 +26,8 @@ type Publisher struct {
 
 var _ protocol.TaskPublisher = (*Publisher)(nil)
 
-// Defaults of a task whose row names none.
-const (
-	DefaultPool     = "default"
-	defaultPriority = "normal"
-)
+// DefaultPool is that of a task whose row names none.
+const DefaultPool = broker.DefaultPool
 
 // PublishTasks publishes tasks, all in flight at once, and tells for each whether the broker has it.
 func (p *Publisher) PublishTasks(ctx context.Context, tasks []protocol.Task) []bool {
@@ -39,29 +35,19 @@ func (p *Publisher) PublishTasks(ctx context.Context, tasks []protocol.Task) []b
 	if len(tasks) == 0 {
 		return w.confirmed
 	}
-	for i := range tasks {
-		t := &tasks[i]
-		body, err := json.Marshal(t)
-		if err != nil {
-			p.Log.Error("a task can't be written", "execution", t.ID, "error", err)
-			w.done(i, false)
-			continue
-		}
-		pool := cmp.Or(t.Pool, DefaultPool)
-		m := broker.Message{
-			Key:  broker.TaskKey(pool, cmp.Or(t.Priority, defaultPriority)),
-			ID:   fmt.Sprintf("%s.%d", t.ID, t.Attempt),
-			Type: "task",
-			Body: body,
-		}
-		err = p.Broker.Publish(m, func(o broker.Outcome) {
+	unfit := func(i int, err error) {
+		p.Log.Error("a task can't be written", "execution", tasks[i].ID, "error", err)
+		w.done([]int{i}, false)
+	}
+	for _, m := range broker.TaskMessages(tasks, unfit) {
+		err := p.Broker.Publish(m.Message, func(o broker.Outcome) {
 			if o == broker.Unroutable {
-				p.Missing(pool)
+				p.Missing(cmp.Or(tasks[m.Carries[0]].Pool, DefaultPool))
 			}
-			w.done(i, o == broker.Confirmed)
+			w.done(m.Carries, o == broker.Confirmed)
 		})
 		if err != nil {
-			w.done(i, false)
+			w.done(m.Carries, false)
 		}
 	}
 	return w.wait(ctx)
@@ -75,11 +61,13 @@ type waiter struct {
 	all       chan struct{}
 }
 
-func (w *waiter) done(i int, ok bool) {
+func (w *waiter) done(tasks []int, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.confirmed[i] = ok
-	if w.left--; w.left == 0 {
+	for _, i := range tasks {
+		w.confirmed[i] = ok
+	}
+	if w.left -= len(tasks); w.left == 0 {
 		close(w.all)
 	}
 }

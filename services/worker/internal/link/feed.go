@@ -3,10 +3,13 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/worker/internal/runner"
@@ -43,7 +46,36 @@ func (q *queue) receive(p runner.Priority, offer func(runner.Delivery)) {
 	defer close(q.offered)
 	for d := range q.consumer.Deliveries() {
 		returns, _ := number(d.Headers[returnsHeader])
-		offer(runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)})
+		one := runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)}
+		if bytes.IndexByte(d.Body, '\n') < 0 {
+			offer(one)
+			continue
+		}
+		bodies := slices.Collect(broker.Tasks(d.Body))
+		one.Receipt = share(one.Receipt, len(bodies))
+		for _, body := range bodies {
+			one.Body = body
+			offer(one)
+		}
+	}
+}
+
+// shared is the receipt of a message with several tasks: it is acknowledged when all of them are. Each task acknowledges once.
+type shared struct {
+	runner.Receipt
+	left atomic.Int32
+}
+
+func share(r runner.Receipt, tasks int) *shared {
+	s := &shared{Receipt: r}
+	s.left.Store(int32(tasks))
+	return s
+}
+
+// Ack acknowledges the message with the last of its tasks.
+func (s *shared) Ack() {
+	if s.left.Add(-1) == 0 {
+		s.Receipt.Ack()
 	}
 }
 
