@@ -124,7 +124,7 @@ func (c *Collector) refuse(ctx context.Context, e Entry, cause error) (Outcome, 
 		b.park(&e, "refused-value", fmt.Sprintf("the database refuses a value of this report (%v)", cause))
 		if r, ok := b.rows[e.Execution]; ok && r.judge(&e) != oldNews {
 			bare := e
-			bare.Kind, bare.State, bare.Output, bare.Events = EntryFinal, Failed, nil, nil
+			bare.Kind, bare.State, bare.Output, bare.OutputRef, bare.Events, bare.Logs = EntryFinal, Failed, nil, nil, nil, nil
 			bare.Error = refusedValue()
 			b.take(r, r.apply(&bare, b.now))
 		}

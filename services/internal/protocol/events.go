@@ -13,14 +13,29 @@ import (
 type wireEvent struct {
 	flow.Event
 	Output json.RawMessage `json:"o,omitempty"`
+	Ref    *Value          `json:"r,omitempty"` // where the output is, when it isn't here
+}
+
+// recorded is an event, and where its output is stored when it doesn't stand in the event.
+type recorded struct {
+	flow.Event
+	ref *Value
 }
 
 // EncodeEvents gives the JSON list of events that reports carry and rows keep.
 func EncodeEvents(events []flow.Event) (json.RawMessage, error) {
+	list := make([]recorded, len(events))
+	for i, e := range events {
+		list[i].Event = e
+	}
+	return encodeRecorded(list)
+}
+
+func encodeRecorded(events []recorded) (json.RawMessage, error) {
 	wire := make([]wireEvent, len(events))
 	for i, e := range events {
-		wire[i].Event = e
-		if e.Output == nil {
+		wire[i].Event, wire[i].Ref = e.Event, e.ref
+		if e.Output == nil || e.ref != nil {
 			continue
 		}
 		out, err := flow.EncodeValue(e.Output)
@@ -32,8 +47,11 @@ func EncodeEvents(events []flow.Event) (json.RawMessage, error) {
 	return json.Marshal(wire)
 }
 
-// DecodeEvents reads the lists that EncodeEvents made, in their order.
-func DecodeEvents(lists []json.RawMessage) ([]flow.Event, error) {
+// DecodeEvents reads the lists that EncodeEvents made, in their order. One that holds a reference is an error.
+func DecodeEvents(lists []json.RawMessage) ([]flow.Event, error) { return ResolveEvents(lists, nil) }
+
+// ResolveEvents is DecodeEvents with outputs by reference put in: fetch gives the JSON behind one.
+func ResolveEvents(lists []json.RawMessage, fetch func(Value) (json.RawMessage, error)) ([]flow.Event, error) {
 	var out []flow.Event
 	for _, list := range lists {
 		var wire []wireEvent
@@ -42,6 +60,16 @@ func DecodeEvents(lists []json.RawMessage) ([]flow.Event, error) {
 		}
 		for _, w := range wire {
 			e := w.Event
+			if w.Ref != nil {
+				if fetch == nil {
+					return nil, fmt.Errorf("recorded output of step %s is a reference, and nobody can follow it here", e.Node)
+				}
+				out, err := fetch(*w.Ref)
+				if err != nil {
+					return nil, fmt.Errorf("recorded output of step %s: %w", e.Node, err)
+				}
+				w.Output = out
+			}
 			if len(w.Output) > 0 {
 				v, err := flow.DecodeValue(w.Output)
 				if err != nil {
@@ -57,8 +85,8 @@ func DecodeEvents(lists []json.RawMessage) ([]flow.Event, error) {
 
 // mustEncode encodes what a run has collected. Its outputs were checked by the runner before Completed; should one be
 // unfit all the same, the events go without outputs rather than not at all.
-func mustEncode(events []flow.Event) json.RawMessage {
-	b, err := EncodeEvents(events)
+func mustEncode(events []recorded) json.RawMessage {
+	b, err := encodeRecorded(events)
 	if err == nil {
 		return b
 	}
@@ -68,7 +96,7 @@ func mustEncode(events []flow.Event) json.RawMessage {
 			bare[i].Output = nil
 		}
 	}
-	b, _ = EncodeEvents(bare)
+	b, _ = encodeRecorded(bare)
 	return b
 }
 

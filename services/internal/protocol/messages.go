@@ -53,14 +53,27 @@ type Entry struct {
 	Session   ID              `json:"session,omitzero"` // zero: the run never claimed
 	Run       int64           `json:"run,omitempty"`    // zero: the run never claimed
 	Seq       int             `json:"seq,omitempty"`
-	Base      int             `json:"base,omitempty"`   // seq of the run's last confirmed report
-	Events    json.RawMessage `json:"events,omitempty"` // JSON list of flow events
-	State     State           `json:"state,omitempty"`  // EntryFinal
-	Output    json.RawMessage `json:"output,omitempty"` // EntryFinal
-	Error     *flow.Failure   `json:"error,omitempty"`  // EntryFinal
-	Waits     []WaitEntry     `json:"waits,omitempty"`  // EntrySuspend: everything that is open
-	Started   time.Time       `json:"started,omitzero"` // when the run began, for people
+	Base      int             `json:"base,omitempty"`      // seq of the run's last confirmed report
+	Events    json.RawMessage `json:"events,omitempty"`    // JSON list of flow events
+	State     State           `json:"state,omitempty"`     // EntryFinal
+	Output    json.RawMessage `json:"output,omitempty"`    // EntryFinal
+	OutputRef *Value          `json:"outputRef,omitempty"` // EntryFinal: where the output is, when it is larger than MaxInline
+	Error     *flow.Failure   `json:"error,omitempty"`     // EntryFinal
+	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend: everything that is open
+	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`
+	Logs      json.RawMessage `json:"logs,omitempty"` // JSON list of LogLine: what nodes have logged since the last report. For people; no promise holds for it
+}
+
+// LogLine is one line that a node has logged.
+type LogLine struct {
+	At        time.Time       `json:"at"`
+	Level     string          `json:"l"` // "debug", "info", "warn", "error"
+	Node      string          `json:"n"`
+	Iteration string          `json:"i,omitempty"`
+	Try       int             `json:"try,omitempty"`
+	Message   string          `json:"m"`
+	Fields    json.RawMessage `json:"f,omitempty"` // JSON object
 }
 
 // WaitEntry is an open wait in a suspend.

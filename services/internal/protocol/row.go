@@ -65,8 +65,12 @@ const (
 	CodecZstd = "zstd"
 )
 
-// MaxInline is the largest value that stands in a message or a row itself.
-const MaxInline = 256 << 10
+// Limits of values. Larger ones than MaxInline don't stand in messages and rows themselves but in the payloads, by SHA-256.
+const (
+	MaxInline   = 256 << 10
+	MaxValue    = 16 << 20
+	MaxPayloads = 64 << 20 // of one execution, all together
+)
 
 // Session leases a worker the right to act.
 type Session struct {

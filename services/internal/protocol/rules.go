@@ -85,7 +85,7 @@ func (r *Row) apply(e *Entry, now time.Time) effect {
 	switch e.Kind {
 	case EntryFinal:
 		r.finish(e.State, now)
-		return effect{result: &FinalResult{ID: r.ID, Output: e.Output, Error: e.Error}}
+		return effect{result: &FinalResult{ID: r.ID, Output: e.Output, OutputRef: e.OutputRef, Error: e.Error}}
 	case EntryYield:
 		return r.letGo(now)
 	case EntrySuspend:

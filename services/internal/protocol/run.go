@@ -39,10 +39,10 @@ type Run struct {
 	ready    []waiting // commands that may not start yet
 	inflight map[flow.Key]flow.Command
 
-	pending     []flow.Event // not in any report yet
-	dirty       bool         // pending holds results of effects
-	seq         int          // of the last report made
-	base        int          // of the last report confirmed
+	pending     []recorded // not in any report yet
+	dirty       bool       // pending holds results of effects
+	seq         int        // of the last report made
+	base        int        // of the last report confirmed
 	unconfirmed *Entry
 }
 
@@ -188,6 +188,11 @@ func (r *Run) Claimed(c Claim, a Answer) []Action {
 // Completed brings what a command came to: EventSucceeded, EventFailed, EventWaiting, or EventMet for a sleep. Node, Iteration and Try are
 // filled in here.
 func (r *Run) Completed(key flow.Key, e flow.Event) ([]Action, error) {
+	return r.CompletedStored(key, e, nil)
+}
+
+// CompletedStored is Completed for an event whose output was stored under ref before, because it is too large to stand in a message: the report names ref.
+func (r *Run) CompletedStored(key flow.Key, e flow.Event, ref *Value) ([]Action, error) {
 	cmd, ok := r.inflight[key]
 	if r.done || !ok {
 		return nil, nil
@@ -201,7 +206,7 @@ func (r *Run) Completed(key flow.Key, e flow.Event) ([]Action, error) {
 	if err := r.state.Apply(e); err != nil {
 		return nil, fmt.Errorf("run %s: %w", r.task.ID, err)
 	}
-	r.pending = append(r.pending, e)
+	r.pending = append(r.pending, recorded{e, ref})
 	if !e.Pure {
 		r.dirty = r.dirty || cmd.Kind == flow.KindEffect
 	}

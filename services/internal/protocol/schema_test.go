@@ -79,7 +79,8 @@ func TestMessageSchemas(t *testing.T) {
 		"task":   {keys(task.Properties), fields(reflect.TypeFor[protocol.Task]())},
 		"report": {keys(report.Properties), fields(reflect.TypeFor[protocol.Report]())},
 		"entry":  {keys(report.Defs["entry"].Properties), fields(reflect.TypeFor[protocol.Entry]())},
-		"event":  {keys(report.Defs["event"].Properties), fields(reflect.TypeFor[flow.Event]())},
+		"event":  {keys(report.Defs["event"].Properties), slices.Sorted(slices.Values(append(fields(reflect.TypeFor[flow.Event]()), "r")))}, // r: where a large output is
+		"log":    {keys(report.Defs["log"].Properties), fields(reflect.TypeFor[protocol.LogLine]())},
 	} {
 		if !slices.Equal(tc[0], tc[1]) {
 			t.Errorf("%s: the schema has %v, the type has %v", name, tc[0], tc[1])
@@ -97,6 +98,10 @@ func TestMessageSchemas(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := protocol.ID{1, 2, 3}
+	logs, err := json.Marshal([]protocol.LogLine{{At: at, Level: "info", Node: "a", Iteration: "3", Try: 1, Message: "hello", Fields: json.RawMessage(`{"n":1}`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for what, tc := range map[string]struct {
 		schema *jsonschema.Schema
 		v      any
@@ -106,6 +111,7 @@ func TestMessageSchemas(t *testing.T) {
 			{Kind: protocol.EntryStep, Execution: id, Attempt: 1, Session: id, Run: 7, Seq: 2, Base: 1, Events: events, Started: at},
 			{Kind: protocol.EntrySuspend, Execution: id, Attempt: 1, Seq: 1, Waits: []protocol.WaitEntry{{Node: "c", Kind: "timer", Reason: "r", Due: at}}},
 			{Kind: protocol.EntryFinal, Execution: id, Attempt: 1, Seq: 1, State: protocol.Failed, Error: &flow.Failure{Code: "x", Message: "y"}, Output: json.RawMessage(`null`)},
+			{Kind: protocol.EntryFinal, Execution: id, Attempt: 1, Seq: 1, State: protocol.Succeeded, OutputRef: &protocol.Value{Ref: strings.Repeat("0a", 32), Size: 300 << 10}, Logs: logs, Events: json.RawMessage(`[{"t":"ok","n":"a","at":"2030-01-02T03:04:05Z","r":{"r":"` + strings.Repeat("0a", 32) + `","s":300000}}]`)},
 			protocol.RecoverEntry(id),
 		}}},
 	} {

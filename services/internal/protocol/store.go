@@ -93,11 +93,13 @@ type StoredReport struct {
 	Attempt   int
 	Seq       int // 0: written by the platform itself (a wake)
 	Events    json.RawMessage
+	Logs      json.RawMessage // JSON list of LogLine; nil: none
 }
 
 // FinalResult is what an execution ended with.
 type FinalResult struct {
-	ID     ID
-	Output json.RawMessage // nil: none
-	Error  *flow.Failure
+	ID        ID
+	Output    json.RawMessage // nil: none
+	OutputRef *Value          // in place of Output: it stands in the payloads
+	Error     *flow.Failure
 }

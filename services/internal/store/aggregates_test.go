@@ -444,18 +444,6 @@ func TestOperations(t *testing.T) {
 	if dead, _, err := db.ListDeadLetters(ctx, Page{}); err != nil || len(dead) != 1 || dead[0].Count != 2 || string(dead[0].Body) != "\x00\xff" {
 		t.Fatalf("%+v, %v", dead, err)
 	}
-	execution, sum := NewID(), [32]byte{1}
-	for range 2 {
-		if err := db.PutPayload(ctx, execution, sum, "", []byte("large")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, data, err := db.Payload(ctx, execution, sum); err != nil || string(data) != "large" {
-		t.Fatalf("%q, %v", data, err)
-	}
-	if _, _, err := db.Payload(ctx, NewID(), sum); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("a payload of another execution: %v", err)
-	}
 }
 
 // Open waits of an execution that ends are closed: no timer looks at them again.

@@ -71,11 +71,16 @@ func (db *DB) InsertExecutions(ctx context.Context, rows []NewExecution) ([]Inse
 	if len(good) == 0 {
 		return out, nil
 	}
-	sql := insertPlainSQL
-	args := insertArgs(good)
+	with, insert := "", insertPlainSQL
+	args, large := insertArgs(good)
 	if keyed {
-		sql = insertKeyedSQL
+		with, insert = insertKeysSQL, insertKeyedSQL
 		args = append(args, keyArgs(good)...)
+	}
+	sql := with + insert
+	if len(large) > 0 {
+		sql = insertWithPayloads(with, insert, len(args))
+		args = append(args, payloadArgs(large)...)
 	}
 	stored, err := write(ctx, db, "InsertExecutions", sql, scanID, args...)
 	if err != nil {
@@ -104,37 +109,40 @@ func (e *NewExecution) check() error {
 
 func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-const insertColumns = `id, project_id, flow_id, flow_version, shard, pool, priority, trigger, client, labels, input, input_size, deadline, replay_of, parent_id, root_id, hold, created_at, idempotency_key`
+const insertColumns = `id, project_id, flow_id, flow_version, shard, pool, priority, trigger, client, labels, input, input_ref, input_size, deadline, replay_of, parent_id, root_id, hold, created_at, idempotency_key`
 
 const insertSelect = `
-	SELECT u.id, u.project, u.flow, u.version, u.shard, u.pool, u.priority, u.trigger, u.client, u.labels::jsonb, u.input, coalesce(length(u.input), 0), u.deadline, u.replay_of, u.parent, u.root,
+	SELECT u.id, u.project, u.flow, u.version, u.shard, u.pool, u.priority, u.trigger, u.client, u.labels::jsonb, u.input, u.input_ref, u.input_size, u.deadline, u.replay_of, u.parent, u.root,
 		u.hold, coalesce(u.created_at, clock_timestamp()), u.key, (SELECT pg_current_xact_id()::text::bigint)
 	FROM `
 
 const insertUnnest = `unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::timestamptz[],
-		$13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::timestamptz[], $18::text[]`
+		$13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::timestamptz[], $18::text[], $19::bytea[], $20::int[]`
 
-const insertNames = `(id, project, flow, version, shard, pool, priority, trigger, client, labels, input, deadline, replay_of, parent, root, hold, created_at, key`
+const insertNames = `(id, project, flow, version, shard, pool, priority, trigger, client, labels, input, deadline, replay_of, parent, root, hold, created_at, key, input_ref, input_size`
 
 const insertPlainSQL = `INSERT INTO executions (` + insertColumns + `, queued_tx)` + insertSelect + insertUnnest + `) AS u ` + insertNames + `) RETURNING id`
 
 // Keys first, in the order of their text, so that two batches with the same keys don't block each other; then the executions whose key is new.
-const insertKeyedSQL = `
-	WITH u AS MATERIALIZED (SELECT * FROM ` + insertUnnest + `, $19::text[], $20::bytea[]) AS u ` + insertNames + `, scope, hash)),
+const insertKeysSQL = `
+	WITH u AS MATERIALIZED (SELECT * FROM ` + insertUnnest + `, $21::text[], $22::bytea[]) AS u ` + insertNames + `, scope, hash)),
 	k AS (
 		INSERT INTO idempotency_keys (scope, key, body_hash, execution_id)
 		SELECT u.scope, u.key, u.hash, u.id FROM u WHERE u.key <> '' ORDER BY u.scope, u.key
-		ON CONFLICT (scope, key) DO NOTHING RETURNING execution_id)
+		ON CONFLICT (scope, key) DO NOTHING RETURNING execution_id)`
+
+const insertKeyedSQL = `
 	INSERT INTO executions (` + insertColumns + `, queued_tx)` + insertSelect + `u WHERE u.key = '' OR u.id IN (SELECT k.execution_id FROM k) RETURNING id`
 
-func insertArgs(rows []*NewExecution) []any {
+// insertArgs gives the arguments of an insert, and the inputs that don't stand in the rows themselves.
+func insertArgs(rows []*NewExecution) (args []any, large []Payload) {
 	n := len(rows)
 	ids, projects, flows := make([]protocol.ID, n), make([]protocol.ID, n), make([]protocol.ID, n)
 	replays, parents, roots := make([]protocol.ID, n), make([]protocol.ID, n), make([]protocol.ID, n)
 	versions, shards := make([]int32, n), make([]int32, n)
 	pools, priorities, triggers, clients := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	labels, holds, keys := make([]string, n), make([]string, n), make([]string, n)
-	inputs := make([][]byte, n)
+	inputs, refs, sizes := make([][]byte, n), make([][]byte, n), make([]int32, n)
 	deadlines, created := make(times, n), make(times, n)
 	for i, e := range rows {
 		ids[i], projects[i], flows[i] = e.ID, protocol.ID(projectOf(e.Project)), e.Flow
@@ -150,10 +158,16 @@ func insertArgs(rows []*NewExecution) []any {
 			b, _ := json.Marshal(e.Labels) // strings always marshal
 			labels[i] = string(b)
 		}
-		inputs[i] = nilIfEmpty(e.Input)
+		sizes[i] = int32(len(e.Input))
+		if len(e.Input) > protocol.MaxInline {
+			p := NewPayload(e.ID, e.Input)
+			large, refs[i] = append(large, p), p.SHA256
+		} else {
+			inputs[i] = nilIfEmpty(e.Input)
+		}
 		deadlines[i], created[i] = at(e.Deadline), at(e.CreatedAt)
 	}
-	return []any{dbIDs(ids), dbIDs(projects), dbIDs(flows), versions, shards, pools, priorities, triggers, clients, labels, inputs, deadlines, dbIDs(replays), dbIDs(parents), dbIDs(roots), holds, created, keys}
+	return []any{dbIDs(ids), dbIDs(projects), dbIDs(flows), versions, shards, pools, priorities, triggers, clients, labels, inputs, deadlines, dbIDs(replays), dbIDs(parents), dbIDs(roots), holds, created, keys, refs, sizes}, large
 }
 
 func keyArgs(rows []*NewExecution) []any {
@@ -261,7 +275,9 @@ type Execution struct {
 	Root      protocol.ID
 	ReplayOf  protocol.ID
 	Input     json.RawMessage
+	InputRef  protocol.Value // where the input is, when it is larger than protocol.MaxInline
 	Output    json.RawMessage
+	OutputRef protocol.Value
 	Error     *flow.Failure
 	CreatedAt time.Time
 }
@@ -269,7 +285,7 @@ type Execution struct {
 const executionColumns = rowColumns + `, e.project_id, e.flow_version, e.trigger, e.client, e.labels, e.deadline, e.root_id, e.replay_of, e.created_at, e.error`
 
 // values are read where one execution is asked for; lists go without.
-const executionValues = `, e.input, e.output`
+const executionValues = `, e.input, e.output, e.input_ref, e.output_ref, e.input_size, e.output_size`
 
 func executionTargets(x *Execution, failure *[]byte) []any {
 	return append(rowTargets(&x.Row), (*dbID)(&x.Project), &x.Version, &x.Trigger, &x.Client, &x.Labels, dbTime{&x.Deadline}, (*dbID)(&x.Root), (*dbID)(&x.ReplayOf), dbTime{&x.CreatedAt}, failure)
@@ -285,8 +301,10 @@ func scanListed(r pgx.Rows, x *Execution) error {
 }
 
 func scanExecution(r pgx.Rows, x *Execution) error {
-	var failure []byte
-	err := r.Scan(append(executionTargets(x, &failure), (*[]byte)(&x.Input), (*[]byte)(&x.Output))...)
+	var failure, input, output []byte
+	var inputSize, outputSize int
+	err := r.Scan(append(executionTargets(x, &failure), (*[]byte)(&x.Input), (*[]byte)(&x.Output), &input, &output, &inputSize, &outputSize)...)
+	x.InputRef, x.OutputRef = reference(input, inputSize), reference(output, outputSize)
 	if err == nil {
 		x.Error, err = decodeFailure(failure)
 	}
@@ -351,6 +369,18 @@ func (db *DB) ReportsOf(ctx context.Context, id protocol.ID) ([]protocol.StoredR
 	return list(ctx, db, db.primary, "ReportsOf", `SELECT execution_id, attempt, seq, events FROM reports WHERE execution_id = $1 ORDER BY attempt, seq`, func(r pgx.Rows, s *protocol.StoredReport) error {
 		return r.Scan((*dbID)(&s.Execution), &s.Attempt, &s.Seq, (*[]byte)(&s.Events))
 	}, dbID(id))
+}
+
+// StoredLogs are the lines that came with one report.
+type StoredLogs struct {
+	Attempt, Seq int
+	Lines        json.RawMessage // list of protocol.LogLine
+}
+
+// LogsOf lists what an execution's reports brought of logs, oldest first, from the report (attempt, seq) on.
+func (db *DB) LogsOf(ctx context.Context, id protocol.ID, attempt, seq, limit int) ([]StoredLogs, error) {
+	return list(ctx, db, db.primary, "LogsOf", `SELECT attempt, seq, logs FROM reports WHERE execution_id = $1 AND logs IS NOT NULL AND (attempt, seq) >= ($2, $3) ORDER BY attempt, seq LIMIT $4`,
+		func(r pgx.Rows, l *StoredLogs) error { return r.Scan(&l.Attempt, &l.Seq, (*[]byte)(&l.Lines)) }, dbID(id), int32(attempt), int32(seq), limit)
 }
 
 // WaitsOf lists an execution's waits, met ones too, oldest first. One that was open when the execution ended counts as met then.

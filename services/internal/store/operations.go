@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -118,26 +117,6 @@ func (db *DB) ListDeadLetters(ctx context.Context, p Page) ([]protocol.DeadLette
 	}, after, p.limit()+1)
 	rows, next := cut(rows, p, func(d *protocol.DeadLetter) protocol.ID { return d.ID })
 	return rows, next, err
-}
-
-// PutPayload stores a value that is too large for a message; done when it returns nil. The same value twice is one.
-func (db *DB) PutPayload(ctx context.Context, execution protocol.ID, sha256 [32]byte, codec string, data []byte) error {
-	_, err := exec(ctx, db, "PutPayload", `INSERT INTO payloads (execution_id, sha256, codec, size, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (execution_id, sha256) DO NOTHING`,
-		dbID(execution), sha256[:], codec, len(data), data)
-	return err
-}
-
-// Payload reads a value that PutPayload stored, from the primary.
-func (db *DB) Payload(ctx context.Context, execution protocol.ID, sha256 [32]byte) (codec string, data []byte, err error) {
-	type row struct {
-		codec string
-		data  []byte
-	}
-	v, err := one(ctx, db, db.primary, "Payload", `SELECT codec, data FROM payloads WHERE execution_id = $1 AND sha256 = $2`, func(r pgx.Rows, v *row) error { return r.Scan(&v.codec, &v.data) }, dbID(execution), sha256[:])
-	if err != nil {
-		return "", nil, fmt.Errorf("payload %x of %s: %w", sha256[:4], execution, err)
-	}
-	return v.codec, v.data, nil
 }
 
 // WorkerSession is a session with the facts that a worker told when it opened it.

@@ -26,8 +26,9 @@ func TestUnhandedLateCommit(t *testing.T) {
 	slow := newExecution(NewID())
 	inside, release, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
+		args, _ := insertArgs([]*NewExecution{&slow})
 		done <- b.db.txn(t.Context(), "slow", func(x *tx) error {
-			if _, err := x.conn.Exec(t.Context(), insertPlainSQL, insertArgs([]*NewExecution{&slow})...); err != nil {
+			if _, err := x.conn.Exec(t.Context(), insertPlainSQL, args...); err != nil {
 				return err
 			}
 			close(inside)

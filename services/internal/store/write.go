@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/payload"
 	"flowplatform/services/internal/protocol"
 )
 
@@ -107,9 +108,10 @@ const updatePlainSQL = updateRowsSQL + updateRowsFrom + `)
 WHERE e.id = u.id AND e.id BETWEEN $1 AND $2`
 
 const updateFinalSQL = updateRowsSQL + `,
-	output = CASE WHEN u.ended THEN u.output ELSE e.output END, output_size = CASE WHEN u.ended THEN coalesce(length(u.output), 0) ELSE e.output_size END,
-	error = CASE WHEN u.ended THEN u.error ELSE e.error END` + updateRowsFrom + `, $17::bool[], $18::bytea[], $19::bytea[])
-	AS u (id, state, attempt, seq, owner, run, handed, hold, cancel, deaths, retries, queued_at, started_at, finished_at, ended, output, error)
+	output = CASE WHEN u.ended THEN u.output ELSE e.output END, output_size = CASE WHEN u.ended THEN u.output_size ELSE e.output_size END,
+	output_ref = CASE WHEN u.ended THEN u.output_ref ELSE e.output_ref END,
+	error = CASE WHEN u.ended THEN u.error ELSE e.error END` + updateRowsFrom + `, $17::bool[], $18::bytea[], $19::bytea[], $20::bytea[], $21::int[])
+	AS u (id, state, attempt, seq, owner, run, handed, hold, cancel, deaths, retries, queued_at, started_at, finished_at, ended, output, error, output_ref, output_size)
 WHERE e.id = u.id AND e.id BETWEEN $1 AND $2`
 
 func updateRows(rows []protocol.Row, results []protocol.FinalResult) (statement, error) {
@@ -137,16 +139,23 @@ func updateRows(rows []protocol.Row, results []protocol.FinalResult) (statement,
 		place[id] = i
 	}
 	over := make([]bool, n)
-	outputs, failures := make([][]byte, n), make([][]byte, n)
+	outputs, refs, failures, sizes := make([][]byte, n), make([][]byte, n), make([][]byte, n), make([]int32, n)
 	for _, res := range results {
 		i, ok := place[res.ID]
 		if !ok {
 			return st, fmt.Errorf("result of %s without its row", res.ID)
 		}
-		over[i], outputs[i], failures[i] = true, nilIfEmpty(res.Output), encodeFailure(res.Error)
+		over[i], outputs[i], failures[i], sizes[i] = true, nilIfEmpty(res.Output), encodeFailure(res.Error), int32(len(res.Output))
+		if v := res.OutputRef; v != nil {
+			sum, err := payload.ParseRef(v.Ref)
+			if err != nil || v.Size < 0 || v.Size > protocol.MaxValue {
+				return st, fmt.Errorf("%w: result of %s: an output by reference that is none", protocol.ErrData, res.ID)
+			}
+			outputs[i], refs[i], sizes[i] = nil, sum, int32(v.Size)
+		}
 	}
 	st.sql = updateFinalSQL
-	st.args = append(st.args, over, outputs, failures)
+	st.args = append(st.args, over, outputs, failures, refs, sizes)
 	return st, nil
 }
 
@@ -157,15 +166,15 @@ func insertReports(reports []protocol.StoredReport) statement {
 	n := len(reports)
 	ids := make([]protocol.ID, n)
 	attempts, seqs := make([]int32, n), make([]int32, n)
-	events := make([][]byte, n)
+	events, logs := make([][]byte, n), make([][]byte, n)
 	for i, r := range reports {
-		ids[i], attempts[i], seqs[i], events[i] = r.Execution, int32(r.Attempt), int32(r.Seq), r.Events
+		ids[i], attempts[i], seqs[i], events[i], logs[i] = r.Execution, int32(r.Attempt), int32(r.Seq), r.Events, nilIfEmpty(r.Logs)
 		if r.Events == nil {
 			events[i] = []byte("[]")
 		}
 	}
-	return statement{`INSERT INTO reports (execution_id, attempt, seq, events) SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bytea[])`,
-		[]any{dbIDs(ids), attempts, seqs, events}, n, "reports"}
+	return statement{`INSERT INTO reports (execution_id, attempt, seq, events, logs) SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bytea[], $5::bytea[])`,
+		[]any{dbIDs(ids), attempts, seqs, events, logs}, n, "reports"}
 }
 
 func openWaits(waits []protocol.OpenWait) statement {

@@ -143,7 +143,7 @@ func (a *App) start(ctx context.Context) error {
 	mux := http.NewServeMux()
 	a.probes(mux)
 	mux.Handle("/internal/v1/", api.New(api.Options{
-		Token: a.o.InternalToken, Open: a.open, Renew: a.sessions.Renew, End: a.sessions.End, Claims: a.claims.Grant, Log: a.component("api"),
+		Token: a.o.InternalToken, Open: a.open, Renew: a.sessions.Renew, End: a.sessions.End, Claims: a.claims.Grant, Values: a.db, Log: a.component("api"),
 	}))
 	lis, err := a.serve("API", address(a.o.BindAddress, a.o.Port), "PORT", mux)
 	if err != nil {

@@ -61,6 +61,7 @@ CREATE INDEX executions_deadline ON executions (deadline) WHERE deadline IS NOT 
 CREATE INDEX executions_parent ON executions (parent_id) WHERE parent_id IS NOT NULL;
 
 -- One row per report, not per step: events is the JSON list that the worker sent. seq 0 was written by the platform itself (a wake).
+-- logs is what nodes logged meanwhile, for people: a column here and no table of its own, because it comes with the report, goes with it, and costs no second row.
 CREATE TABLE reports (
     execution_id uuid        NOT NULL,
     attempt      int         NOT NULL,
@@ -68,6 +69,7 @@ CREATE TABLE reports (
     at           timestamptz NOT NULL DEFAULT now(),
     codec        text        NOT NULL DEFAULT '',
     events       bytea       NOT NULL,
+    logs         bytea, -- JSON list of log lines
     PRIMARY KEY (execution_id, attempt, seq)
 ) PARTITION BY RANGE (execution_id);
 

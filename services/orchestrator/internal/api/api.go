@@ -32,6 +32,7 @@ type Options struct {
 	Renew  func(context.Context, protocol.RenewRequest) (protocol.SessionResponse, error)
 	End    func(context.Context, protocol.EndSessionsRequest) error
 	Claims func(context.Context, []protocol.Claim) ([]protocol.Answer, error)
+	Values Values
 	Log    *slog.Logger
 }
 
@@ -47,6 +48,9 @@ func New(o Options) http.Handler {
 		answers, err := o.Claims(ctx, r.Claims)
 		return protocol.ClaimsResponse{Answers: answers}, err
 	}))
+	p := payloads{values: o.Values, log: o.Log, slots: make(chan struct{}, payloadsAtOnce)}
+	mux.HandleFunc("PUT /internal/v1/payloads/{execution}/{sha256}", p.put)
+	mux.HandleFunc("GET /internal/v1/payloads/{execution}/{sha256}", p.get)
 	return authorized(o.Token, mux)
 }
 

@@ -46,7 +46,12 @@ func (r *Runner) begin(d Delivery) {
 // prepare makes the run and starts it; a suspect waits until nothing else runs.
 func (r *Runner) prepare(d Delivery, task *protocol.Task, p *flow.Program) {
 	t, err := r.newRun(d, task, p)
-	if err != nil {
+	switch {
+	case errors.Is(err, errFetch) && !errors.Is(err, ErrNoValue):
+		r.log.Warn("a large value can't be read now: its task comes back later", "error", err, "execution", task.ID.String())
+		r.handBack(d, d.Returns, "no-value")
+		return
+	case err != nil:
 		r.fail(d, task, "unrunnable", err)
 		return
 	}
@@ -72,33 +77,50 @@ func (r *Runner) makeRoom(suspect *run) {
 }
 
 func (r *Runner) newRun(d Delivery, task *protocol.Task, p *flow.Program) (*run, error) {
-	if task.InputRef != nil && task.InputRef.Ref != "" {
-		return nil, errors.New("the input travels by reference, which this worker can't read yet")
+	t := &run{r: r, delivery: d, shard: task.Shard, id: task.ID, text: task.ID.String(), attempt: task.Attempt, busy: true}
+	t.delivery.Body = nil // the broker's frame needn't live as long as the run
+	fetch := func(v protocol.Value) (json.RawMessage, error) {
+		raw, err := r.values.fetch(r.patience, task.ID, v.Ref)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errFetch, err)
+		}
+		t.addStored(v.Ref)
+		return raw, nil
+	}
+	raw := task.Input
+	if task.InputRef != nil {
+		var err error
+		if raw, err = fetch(*task.InputRef); err != nil {
+			return nil, fmt.Errorf("the input: %w", err)
+		}
 	}
 	var input any
-	if len(task.Input) > 0 {
-		v, err := flow.DecodeValue(task.Input)
+	if len(raw) > 0 {
+		v, err := flow.DecodeValue(raw)
 		if err != nil {
 			return nil, fmt.Errorf("the input can't be read: %w", err)
 		}
 		input = v
 	}
-	events, err := protocol.DecodeEvents(task.Steps)
+	events, err := protocol.ResolveEvents(task.Steps, fetch)
 	if err != nil {
 		return nil, err
 	}
-	text := task.ID.String()
+	for _, list := range task.Steps {
+		t.inlineTask += len(list)
+	}
 	record := flow.Record{
-		Execution: flow.ExecutionView{ID: text, CreatedAt: task.CreatedAt, Trigger: task.Trigger, Labels: task.Labels, Priority: task.Priority},
+		Execution: flow.ExecutionView{ID: t.text, CreatedAt: task.CreatedAt, Trigger: task.Trigger, Labels: task.Labels, Priority: task.Priority},
 		Input:     input, Deadline: task.Deadline,
 	}
-	machine, err := protocol.NewRun(*task, p, record, events, r.numbers.Add(1), d.Redelivered)
-	if err != nil {
-		return nil, err
-	}
-	d.Body = nil // the broker's frame needn't live as long as the run
-	return &run{r: r, delivery: d, shard: task.Shard, id: task.ID, text: text, attempt: task.Attempt, machine: machine, busy: true}, nil
+	head := *task
+	head.Input, head.Steps = nil, nil // the state has them now
+	t.machine, err = protocol.NewRun(head, p, record, events, r.numbers.Add(1), d.Redelivered)
+	return t, err
 }
+
+// errFetch says that a value that the task only names could not be had.
+var errFetch = errors.New("a value that is stored apart can't be read")
 
 // unreadable takes what is no task of this version.
 func (r *Runner) unreadable(d Delivery, err error) {

@@ -92,6 +92,36 @@ type bundle struct {
 	log      []string
 
 	nodes func(ctx context.Context, call node.Call) (node.Result, error)
+
+	stored map[string]string // large values by ref
+	putErr error
+	gets   int
+}
+
+// Put is runner.Values.
+func (b *bundle) Put(ctx context.Context, _ protocol.ID, ref string, raw []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.log = append(b.log, "put")
+	if ctx.Err() != nil || b.putErr != nil {
+		return errors.Join(ctx.Err(), b.putErr)
+	}
+	b.stored[ref] = string(raw)
+	return nil
+}
+
+// Get is runner.Values.
+func (b *bundle) Get(_ context.Context, _ protocol.ID, ref string) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gets++
+	if b.putErr != nil {
+		return nil, b.putErr
+	}
+	if v, ok := b.stored[ref]; ok {
+		return []byte(v), nil
+	}
+	return nil, ErrNoValue
 }
 
 var errWindow = errors.New("closed")
@@ -204,9 +234,9 @@ func session(n byte) protocol.ID { return protocol.ID{0: 0x5e, 15: n} }
 // setup makes a runner with an open session 1, which grants every claim and confirms every report.
 func setup(t *testing.T, change ...func(*Options)) *bundle {
 	t.Helper()
-	b := &bundle{t: t, programs: map[int]*flow.Program{}, acked: map[int]int{}}
+	b := &bundle{t: t, programs: map[int]*flow.Program{}, acked: map[int]int{}, stored: map[string]string{}}
 	o := Options{
-		Worker: "w", Slots: 100, MaxNodes: 100, NodeTimeout: time.Minute, ClaimTimeout: time.Second, Programs: 10, Window: b, Publisher: b,
+		Worker: "w", Slots: 100, MaxNodes: 100, NodeTimeout: time.Minute, ClaimTimeout: time.Second, Programs: 10, Window: b, Publisher: b, Values: b, ValueCache: 4 << 20,
 		Claims: func(_ context.Context, claims []protocol.Claim) ([]protocol.Answer, error) {
 			b.mu.Lock()
 			b.claims = append(b.claims, claims...)

@@ -146,6 +146,10 @@ func (e *effects) do(c *call) {
 	if err != nil && ctx.Err() != nil {
 		err = timeoutError(limit)
 	}
+	if err == nil && result.Wait == nil && !t.inline(result.Output) {
+		t.deliver(c.cmd, started, result, c.owner)
+		return
+	}
 	t.tell(news{kind: newsCompleted, key: key, event: r.event(c.cmd, started, result, err)}, true)
 }
 

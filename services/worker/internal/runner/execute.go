@@ -53,7 +53,7 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	call := node.Call{
 		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Attempt: t.attempt,
 		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: log,
-		Limits: node.Limits{MaxValueBytes: protocol.MaxInline},
+		Limits: node.Limits{MaxValueBytes: protocol.MaxValue},
 	}
 	if cmd.Kind != flow.KindPure {
 		call.IdempotencyKey = t.text + "/" + cmd.Key.Node + "/" + iteration
@@ -66,12 +66,9 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	return s.hush(executor.Execute(ctx, call))
 }
 
-// event makes the event of a try. What it holds can be written down: outputs were tried, texts are valid and of limited length.
+// event makes the event of a try. What it holds can be written down: outputs were tried (run.inline, run.deliver), texts are valid and of limited length.
 func (r *Runner) event(cmd flow.Command, started time.Time, result node.Result, err error) flow.Event {
 	e := flow.Event{At: r.now(), Started: started}
-	if err == nil {
-		err = fits(result.Output)
-	}
 	switch {
 	case err != nil:
 		e.Type, e.Error = flow.EventFailed, failure(cmd.Key.Node, err)
@@ -98,7 +95,7 @@ func failure(id string, err error) *flow.Failure {
 	}
 	f.Message = clean(f.Message)
 	if f.Data != nil {
-		if _, err := json.Marshal(f.Data); err != nil || fits(f.Data) != nil {
+		if _, err := json.Marshal(f.Data); err != nil || !fits(f.Data) {
 			f.Data = nil
 		}
 	}
@@ -117,18 +114,12 @@ func clean(s string) string {
 }
 
 // fits tells whether a value can be written down, and in one message. Most values are seen to fit without encoding them.
-func fits(v any) error {
-	if n := bound(v, protocol.MaxInline); n <= protocol.MaxInline {
-		return nil
+func fits(v any) bool {
+	if bound(v, protocol.MaxInline) <= protocol.MaxInline {
+		return true
 	}
 	b, err := flow.EncodeValue(v)
-	if err != nil {
-		return &node.Error{Code: "value-unfit", Message: "the output can't be written as JSON: " + err.Error(), Err: err}
-	}
-	if len(b) > protocol.MaxInline {
-		return &node.Error{Code: "value-too-large", Message: fmt.Sprintf("the output has %d bytes as JSON, %d are allowed: select what later steps need (for http.request: a smaller page), or store it elsewhere and pass its address", len(b), protocol.MaxInline)}
-	}
-	return nil
+	return err == nil && len(b) <= protocol.MaxInline
 }
 
 // unbounded is what bound gives for a value that has to be encoded to know.

@@ -11,6 +11,7 @@ type metrics struct {
 	claims         *prometheus.CounterVec
 	entries        *prometheus.CounterVec
 	returned       *prometheus.CounterVec
+	values         *prometheus.CounterVec
 	messages       prometheus.Counter
 	republished    prometheus.Counter
 	refused        prometheus.Counter
@@ -59,6 +60,7 @@ func newMetrics(reg prometheus.Registerer, r *Runner) *metrics {
 		claims:         vec("worker_claims_total", "Claims by answer; unanswered ones are asked again.", "answer"),
 		entries:        vec("worker_report_entries_total", "Entries of reports by kind, each counted once.", "kind"),
 		returned:       vec("worker_tasks_handed_on_total", "Tasks that were not run here, by reason.", "reason"),
+		values:         vec("worker_values_total", "Large values by what became of them: stored, fetched, cached (no need to fetch), unanswered (tried again).", "outcome"),
 		messages:       counter("worker_report_messages_total", "Report messages published, repeats included."),
 		republished:    counter("worker_report_entries_republished_total", "Entries whose message wasn't confirmed and that were published again."),
 		refused:        counter("worker_results_refused_total", "Results of steps that the engine refused: a mistake of ours."),

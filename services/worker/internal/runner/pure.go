@@ -37,7 +37,12 @@ func (t *run) compute(cmd flow.Command) {
 		err = timeoutError(limit)
 	}
 	ctx.release()
-	t.perform(t.completed(cmd.Key, t.r.event(cmd, started, result, err)))
+	if err == nil && result.Wait == nil && !t.inline(result.Output) { // it is stored first, and nobody is kept waiting for that
+		owner := t.machine.Owner()
+		go t.deliver(cmd, started, result, owner)
+		return
+	}
+	t.perform(t.completed(cmd.Key, t.r.event(cmd, started, result, err), nil))
 }
 
 // lazyContext is a context with a deadline that costs nothing until somebody asks for Done: most pure nodes never do.

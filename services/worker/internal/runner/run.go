@@ -24,6 +24,9 @@ type run struct {
 	queue     []news
 	busy      bool               // somebody is at work on this run
 	interrupt context.CancelFunc // ends the pure node that is executed now
+	stored    map[string]bool    // refs of large values that are in the payloads for sure
+	// Bytes of outputs that stand in messages themselves: those of the next report, and those of all reports so far, which the next task carries.
+	inlineReport, inlineTask int
 
 	// Touched only by whoever is at work.
 	machine *protocol.Run
@@ -48,6 +51,7 @@ const (
 	newsGone
 	newsDrain
 	newsAbandon
+	newsStored // the output of the final report is stored, or can't be
 )
 
 // news is one thing that happened; which fields count depends on the kind.
@@ -58,6 +62,9 @@ type news struct {
 	session protocol.ID
 	key     flow.Key
 	event   flow.Event
+	ref     *protocol.Value // where the event's output is, if not in it
+	entry   *protocol.Entry // newsStored
+	err     error
 	claim   protocol.Claim
 	answer  protocol.Answer
 	state   protocol.State
@@ -145,7 +152,7 @@ func (t *run) apply(n news) []protocol.Action {
 	case newsCompleted:
 		delete(t.calls, n.key)
 		delete(t.sleeps, n.key)
-		return t.completed(n.key, n.event)
+		return t.completed(n.key, n.event, n.ref)
 	case newsCut:
 		delete(t.calls, n.key)
 		actions := m.Cut(n.key)
@@ -160,6 +167,9 @@ func (t *run) apply(n news) []protocol.Action {
 		return m.Cancel(n.state)
 	case newsGone:
 		return m.Gone()
+	case newsStored:
+		t.outputStored(n.entry, n.ref, n.err)
+		return nil
 	case newsDrain:
 		return m.Drain()
 	default:
@@ -169,8 +179,8 @@ func (t *run) apply(n news) []protocol.Action {
 
 // completed brings a result to the machine. What the engine refuses can only be a mistake of ours: the run is abandoned, so that the platform
 // hands the execution out again, counts it, and ends it as poison should it come back each time.
-func (t *run) completed(key flow.Key, e flow.Event) []protocol.Action {
-	actions, err := t.machine.Completed(key, e)
+func (t *run) completed(key flow.Key, e flow.Event, ref *protocol.Value) []protocol.Action {
+	actions, err := t.machine.CompletedStored(key, e, ref)
 	if err != nil {
 		t.r.log.Error("the engine refuses a step's result: the run is handed back", "error", err, "execution", t.text, "node", key.Node)
 		t.r.metrics.refused.Inc()
@@ -197,7 +207,7 @@ func (t *run) perform(actions []protocol.Action) {
 		case protocol.DoClaim:
 			t.r.claims.add(t, a.Claim)
 		case protocol.DoReport:
-			t.out = t.r.reports.add(t, a.Entry)
+			t.report(a.Entry)
 		case protocol.DoAck:
 			t.delivery.Receipt.Ack()
 		case protocol.DoDone:

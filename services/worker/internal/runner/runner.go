@@ -38,6 +38,8 @@ type Options struct {
 	Claims      func(ctx context.Context, claims []protocol.Claim) ([]protocol.Answer, error) // one try
 	SessionDead func()                                                                        // a claim was told that the session is dead
 	Publisher   Publisher
+	Values      Values
+	ValueCache  int                                                         // bytes of large values that are kept in memory
 	Load        func(ctx context.Context, v Version) (*flow.Program, error) // ErrNoVersion, ErrUnfit, or any error for "not now"
 	Executors   func(typ string, version int) (node.Executor, bool)
 	// Credential opens a credential by its id or name, with what masks its secrets. nil: there are none to give.
@@ -62,10 +64,14 @@ type Runner struct {
 	effects  effects
 	claims   claims
 	reports  reports
+	values   *values
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	patience  context.Context // ends when runs are given up: what waits for orchestrators waits no longer
+	impatient context.CancelFunc
 
 	numbers atomic.Int64
 	mu      sync.Mutex
@@ -94,6 +100,8 @@ func New(o Options) *Runner {
 	r.programs = newPrograms(o.Load, o.Programs)
 	r.effects = effects{r: r, max: o.MaxNodes}
 	r.claims = claims{r: r, wake: make(chan struct{}, 1)}
+	r.patience, r.impatient = context.WithCancel(ctx)
+	r.values = newValues(r, o.ValueCache)
 	r.reports = reports{r: r, ctx: ctx, shards: map[int]*shard{}}
 	r.metrics = newMetrics(o.Registerer, r)
 	return r
@@ -308,7 +316,10 @@ func (r *Runner) giveBack(ctx context.Context, d Delivery) {
 func (r *Runner) Drain() { r.stop(draining, newsDrain) }
 
 // Abandon is Drain without patience: calls in flight are cut.
-func (r *Runner) Abandon() { r.stop(abandoning, newsAbandon) }
+func (r *Runner) Abandon() {
+	r.impatient()
+	r.stop(abandoning, newsAbandon)
+}
 
 func (r *Runner) stop(s stage, kind newsKind) {
 	r.mu.Lock()

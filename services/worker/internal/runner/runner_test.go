@@ -391,7 +391,7 @@ func TestFailuresOfNodes(t *testing.T) {
 	}{
 		"panic": {func(context.Context) (node.Result, error) { panic("boom") }, "panic"},
 		"too large": {func(context.Context) (node.Result, error) {
-			return node.Result{Output: strings.Repeat("x", 300<<10)}, nil
+			return node.Result{Output: strings.Repeat("x", protocol.MaxValue)}, nil
 		}, "value-too-large"},
 		"unfit": {func(context.Context) (node.Result, error) { return node.Result{Output: make(chan int)}, nil }, "value-unfit"},
 		"plain": {func(context.Context) (node.Result, error) { return node.Result{}, errors.New("\xff\x00no") }, "error"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -70,7 +71,21 @@ func (c *Client) Claims(ctx context.Context, claims []protocol.Claim) ([]protoco
 }
 
 // post makes one try. Whatever isn't a 2xx with a readable body is "no answer", and moves the client on to another instance.
-func (c *Client) post(ctx context.Context, path string, in, out any) (err error) {
+func (c *Client) post(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("upstream %s: %w", path, err)
+	}
+	return c.try(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, body, func(_ http.Header, answer []byte) error {
+		if out == nil {
+			return nil
+		}
+		return json.Unmarshal(answer, out)
+	})
+}
+
+// try makes one call at one instance; read takes the answer.
+func (c *Client) try(ctx context.Context, method, path string, header http.Header, body []byte, read func(http.Header, []byte) error) (err error) {
 	n := c.next.Load()
 	defer func() {
 		if err != nil {
@@ -82,15 +97,11 @@ func (c *Client) post(ctx context.Context, path string, in, out any) (err error)
 		return errors.New("upstream: no instance is known yet: Consul names no healthy one of the service " + c.dir.service)
 	}
 	base := urls[int(n)%len(urls)]
-	body, err := json.Marshal(in)
+	req, err := http.NewRequestWithContext(ctx, method, base+"/internal/v1/"+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("upstream %s: %w", path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/internal/v1/"+path, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("upstream %s: %w", path, err)
-	}
-	req.Header.Set("Content-Type", "application/json")
+	maps.Copy(req.Header, header)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -113,10 +124,7 @@ func (c *Client) post(ctx context.Context, path string, in, out any) (err error)
 		}
 		return e
 	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
+	if err := read(resp.Header, answer); err != nil {
 		return fmt.Errorf("upstream %s: the answer of %s can't be read: %w", path, base, err)
 	}
 	return nil
