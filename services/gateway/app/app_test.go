@@ -196,7 +196,7 @@ func TestValidationNamesEveryField(t *testing.T) {
 	}
 	b.do(t, "POST", "/flows/"+id+"/executions", b.admin, `{"input": `).want(t, 400)
 	b.do(t, "POST", "/flows/"+id+"/executions?wait=61s", b.admin, `{"input": {"n":1}}`).want(t, 422)
-	b.do(t, "POST", "/flows/"+id+"/executions", b.admin, `{"input": "`+strings.Repeat("x", 400<<10)+`"}`).want(t, 413)
+	b.do(t, "POST", "/flows/"+id+"/executions", b.admin, `{"input": "`+strings.Repeat("x", 17<<20)+`"}`).want(t, 413)
 	b.do(t, "POST", "/flows/"+id+"/executions", b.admin, `<a/>`, "Content-Type", "text/xml").want(t, 415)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"flowplatform/services/gateway/internal/auth"
 	"flowplatform/services/gateway/internal/definitions"
@@ -75,12 +76,15 @@ type API struct {
 	plain   map[string]http.HandlerFunc // operations that are documented by huma and served without it
 	metrics *metrics
 	problem *huma.Response
-	trials  chan struct{} // a place for each credential that is tried out
+	trials  chan struct{}       // a place for each credential that is tried out
+	large   *semaphore.Weighted // bytes of large bodies under way
+	values  chan struct{}       // answers with large values under way
 }
 
 // New builds the routes.
 func New(o Options) *API {
-	a := &API{o: o, log: o.Log, router: chi.NewRouter(), plain: map[string]http.HandlerFunc{}, metrics: newMetrics(o.Registerer), trials: make(chan struct{}, maxTrials)}
+	a := &API{o: o, log: o.Log, router: chi.NewRouter(), plain: map[string]http.HandlerFunc{}, metrics: newMetrics(o.Registerer),
+		large: semaphore.NewWeighted(largeBodies), values: make(chan struct{}, valuesAtOnce), trials: make(chan struct{}, maxTrials)}
 	a.router.Use(a.observe)
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusNotFound, "there is nothing at %s; /api/docs lists what there is", r.URL.Path).Write(w)
@@ -98,6 +102,7 @@ func New(o Options) *API {
 	a.executionRoutes()
 	a.hookRoutes()
 	a.credentialRoutes()
+	a.valueRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

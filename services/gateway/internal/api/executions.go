@@ -14,6 +14,7 @@ import (
 	"flowplatform/services/gateway/internal/auth"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/payload"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 )
@@ -25,7 +26,9 @@ type Execution struct {
 	FlowVersion int               `json:"flowVersion"`
 	Status      string            `json:"status" enum:"queued,running,waiting,succeeded,failed,cancelled,timed_out"`
 	Input       json.RawMessage   `json:"input,omitempty"`
+	InputRef    *ValueRef         `json:"inputRef,omitempty" doc:"In place of an input over 1 MiB"`
 	Output      json.RawMessage   `json:"output,omitempty" doc:"Once it has succeeded"`
+	OutputRef   *ValueRef         `json:"outputRef,omitempty" doc:"In place of an output over 1 MiB"`
 	Error       *flow.Failure     `json:"error,omitempty" doc:"Why it failed, or was ended"`
 	Attempt     int               `json:"attempt" doc:"How often it was handed out"`
 	Retries     int               `json:"retries" doc:"By users"`
@@ -51,6 +54,7 @@ type Step struct {
 	Status     string          `json:"status" enum:"pending,queued,running,sleeping,waiting,succeeded,failed,skipped"`
 	Port       string          `json:"port,omitempty" doc:"By which it left"`
 	Output     json.RawMessage `json:"output,omitempty"`
+	OutputRef  *ValueRef       `json:"outputRef,omitempty" doc:"In place of an output over 1 MiB, or over 256 KiB once the outputs of the steps before have 8 MiB"`
 	Error      *flow.Failure   `json:"error,omitempty" doc:"Also of the last try of a step that is tried again"`
 	Try        int             `json:"try" doc:"1 is the first; 0: it hasn't begun"`
 	StartedAt  time.Time       `json:"startedAt,omitzero"`
@@ -92,6 +96,7 @@ func (a *API) executionRoutes() {
 			if err != nil {
 				return nil, err
 			}
+			a.showValues(ctx, &x)
 			return &executionOutput{Status: http.StatusOK, Body: viewExecution(&x)}, nil
 		})
 	route(a, auth.Viewer, huma.Operation{OperationID: "getSteps", Method: http.MethodGet, Path: "/executions/{id}/steps", Tags: []string{tagExecutions}, Summary: "Show what an execution's steps did"}, a.steps)
@@ -124,6 +129,12 @@ func viewExecution(x *store.Execution) Execution {
 	}
 	if v.Output = x.Output; v.Output == nil {
 		v.Output = null
+	}
+	if x.Input == nil {
+		v.InputRef = valueRef(x.ID, x.InputRef)
+	}
+	if x.Output == nil {
+		v.OutputRef = valueRef(x.ID, x.OutputRef)
 	}
 	return v
 }
@@ -176,9 +187,16 @@ func (a *API) steps(ctx context.Context, in *IDRef) (*struct{ Body List[Step] },
 	for i := range reports {
 		lists[i] = reports[i].Events
 	}
-	events, err := protocol.DecodeEvents(lists)
+	fetch, leave := a.fetcher(ctx, x.ID)
+	defer leave()
+	events, err := protocol.ResolveEvents(lists, fetch)
 	if err != nil {
 		return nil, err
+	}
+	if x.InputRef.Ref != "" {
+		if x.Input, err = fetch(x.InputRef); err != nil {
+			return nil, err
+		}
 	}
 	steps, err := a.replay(ctx, &x, events)
 	if err != nil {
@@ -208,12 +226,20 @@ func (a *API) replay(ctx context.Context, x *store.Execution, events []flow.Even
 	}
 	all := state.Steps()
 	out := make([]Step, len(all))
+	shown := 0
 	for i, s := range all {
 		out[i] = Step{Node: s.Key.Node, Type: s.Type, Iteration: s.Key.Iteration, Status: s.Status, Port: s.Port, Error: s.Error, Try: s.Try, StartedAt: s.Started, FinishedAt: s.Finished}
 		if s.Status == "succeeded" {
-			if out[i].Output, err = flow.EncodeValue(s.Output); err != nil {
+			raw, err := flow.EncodeValue(s.Output)
+			if err != nil {
 				return nil, err
 			}
+			if n := len(raw); n > maxShown || n > protocol.MaxInline && shown+n > maxShownSteps {
+				out[i].OutputRef = valueRef(x.ID, protocol.Value{Ref: payload.Ref(raw), Size: n})
+				continue
+			}
+			shown += len(raw)
+			out[i].Output = raw
 		}
 	}
 	return out, nil
@@ -262,6 +288,7 @@ func (a *API) cancel(ctx context.Context, in *IDRef) (*executionOutput, error) {
 	if len(out.News) > 0 {
 		a.note(ctx, "cancel", "execution", in.ID, nil)
 	}
+	a.showValues(ctx, &x)
 	answer := &executionOutput{Status: http.StatusOK, Body: viewExecution(&x)}
 	switch {
 	case x.State == protocol.Cancelled:
@@ -282,6 +309,7 @@ func (a *API) answerWaited(w http.ResponseWriter, r *http.Request, id protocol.I
 		writeAccepted(w, id, "queued")
 		return
 	}
+	a.showValues(r.Context(), &x)
 	a.writeExecution(w, &x)
 }
 

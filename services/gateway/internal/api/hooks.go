@@ -38,7 +38,7 @@ Answer: 202 with the execution's id, or what the flow responds: flow.respond's s
 
 func (a *API) hookRoutes() {
 	a.plain[hookOp] = a.hook
-	route(a, public, huma.Operation{OperationID: hookOp, Method: http.MethodPost, Path: hookRoute, Tags: []string{tagHooks}, Summary: "Call a webhook", Description: hookDescription, DefaultStatus: http.StatusAccepted, MaxBodyBytes: maxInput,
+	route(a, public, huma.Operation{OperationID: hookOp, Method: http.MethodPost, Path: hookRoute, Tags: []string{tagHooks}, Summary: "Call a webhook", Description: hookDescription, DefaultStatus: http.StatusAccepted, MaxBodyBytes: maxHook,
 		RequestBody: &huma.RequestBody{Description: "What the flow gets as body", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}}},
 		func(context.Context, *struct {
 			Path           string `path:"path" maxLength:"200" doc:"As the trigger says"`
@@ -85,7 +85,7 @@ func (a *API) callHook(w http.ResponseWriter, r *http.Request) error {
 	if !tokenFits(r, hook.Token) {
 		return problem.New(http.StatusUnauthorized, "this webhook wants its token, as Authorization: Bearer TOKEN or X-Hook-Token").With("WWW-Authenticate", "Bearer")
 	}
-	body, err := readBody(r, maxInput)
+	body, err := readBody(r, maxHook)
 	if err != nil {
 		return err
 	}
@@ -198,8 +198,8 @@ func (a *API) hookInput(r *http.Request, h *definitions.Hook, body []byte) (json
 		return nil, err
 	}
 	input, err := json.Marshal(e)
-	if err == nil && len(input) > maxInput {
-		return nil, problem.New(http.StatusRequestEntityTooLarge, "as a flow's input the request has %d bytes (what isn't text is passed as base64), the most is %d", len(input), maxInput)
+	if err == nil && len(input) > maxHook {
+		return nil, problem.New(http.StatusRequestEntityTooLarge, "as a flow's input the request has %d bytes (what isn't text is passed as base64), the most is %d", len(input), maxHook)
 	}
 	return input, err
 }

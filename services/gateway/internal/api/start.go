@@ -31,7 +31,8 @@ const tagExecutions = "Executions"
 
 // Limits of starts.
 const (
-	maxInput      = protocol.MaxInline // bytes of one input
+	maxInput      = protocol.MaxValue  // bytes of one input
+	maxHook       = protocol.MaxInline // of one that a webhook makes: nobody has logged in there
 	maxStartBody  = maxInput + 64<<10
 	maxBatch      = 1000
 	maxBatchBody  = 16 << 20
@@ -42,7 +43,7 @@ const (
 
 // Start is the body of a start.
 type Start struct {
-	Input    json.RawMessage   `json:"input,omitempty" doc:"Any JSON of at most 256 KiB; checked against the flow's inputSchema"`
+	Input    json.RawMessage   `json:"input,omitempty" doc:"Any JSON of at most 16 MiB; checked against the flow's inputSchema"`
 	Priority string            `json:"priority,omitempty" enum:"high,normal,low" doc:"The flow's own if absent"`
 	Version  int               `json:"version,omitempty" minimum:"1" doc:"The published one if absent"`
 	Labels   map[string]string `json:"labels,omitempty" doc:"Added to the flow's own"`
@@ -104,20 +105,67 @@ func (a *API) refuse(w http.ResponseWriter, op string, err error) {
 	p.Write(w)
 }
 
-// gate admits a start: the caller, the body's size, and whether more can be taken at all.
-func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *auth.Principal, body []byte, err error) {
+// Large bodies take several times their size until they are stored: so many bytes of them may be under way, what comes beyond is asked to come again.
+const (
+	largeBody   = 512 << 10
+	largeBodies = 96 << 20
+)
+
+// gate admits a start: the caller, the body's size, and whether more can be taken at all. leave must be called when the request is over.
+func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *auth.Principal, body []byte, leave func(), err error) {
 	who, p := a.admit(w, r, auth.Editor)
 	if p != nil {
-		return nil, nil, p
+		return nil, nil, nil, p
 	}
 	if a.o.Full() {
-		return nil, nil, errFull()
+		return nil, nil, nil, errFull()
 	}
 	if ct := r.Header.Get("Content-Type"); ct != "" && !strings.Contains(ct, "json") {
-		return nil, nil, problem.New(http.StatusUnsupportedMediaType, "the body must be application/json, not %s", ct)
+		return nil, nil, nil, problem.New(http.StatusUnsupportedMediaType, "the body must be application/json, not %s", ct)
 	}
-	body, err = readBody(r, most)
-	return who, body, err
+	held := int64(0)
+	leave = func() { a.large.Release(held) }
+	hold := func(size int64) error {
+		if !a.large.TryAcquire(size) {
+			return problem.New(http.StatusServiceUnavailable, "too many large bodies are under way here").RetryAfter(time.Second)
+		}
+		held = size
+		return nil
+	}
+	switch size := r.ContentLength; {
+	case size > most, size >= 0 && size <= largeBody:
+	case size > 0:
+		err = hold(size)
+	default: // it doesn't say how much will come
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(io.LimitReader(r.Body, largeBody), &gated{Reader: r.Body, open: func() error { return hold(most) }}), r.Body}
+	}
+	if err == nil {
+		body, err = readBody(r, most)
+	}
+	if err != nil {
+		leave()
+		return nil, nil, nil, err
+	}
+	return who, body, leave, nil
+}
+
+// gated is a reader that must be let in before its first byte.
+type gated struct {
+	io.Reader
+	open func() error
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	if g.open != nil {
+		if err := g.open(); err != nil {
+			return 0, err
+		}
+		g.open = nil
+	}
+	return g.Reader.Read(p)
 }
 
 func readBody(r *http.Request, most int64) ([]byte, error) {
@@ -136,6 +184,8 @@ func readBody(r *http.Request, most int64) ([]byte, error) {
 		body, err = io.ReadAll(io.LimitReader(r.Body, most+1))
 	}
 	switch {
+	case errors.As(err, new(*problem.Problem)):
+		return nil, err
 	case err != nil:
 		return nil, problem.New(http.StatusBadRequest, "the body broke off").Wrap(err)
 	case int64(len(body)) > most:
@@ -233,6 +283,12 @@ func (st *starter) row(input json.RawMessage, at string) (store.NewExecution, []
 	if problems := st.version.Input.Check(value, at); len(problems) > 0 {
 		return store.NewExecution{}, fieldsOf(problems)
 	}
+	if len(input) > protocol.MaxInline { // named by its hash from now on: as the engine writes it, so that a step that hands it on names the same
+		var err error
+		if input, err = flow.EncodeValue(value); err != nil {
+			return store.NewExecution{}, []problem.Field{problem.Body(at, "json", "%s", err.Error())}
+		}
+	}
 	id := store.NewID()
 	return store.NewExecution{
 		ID: id, Project: st.head.Project, Flow: st.head.ID, Version: st.version.Number, Shard: int(id[15]) % st.shards, Pool: st.version.Definition().Settings.Pool,
@@ -242,11 +298,12 @@ func (st *starter) row(input json.RawMessage, at string) (store.NewExecution, []
 
 // start is POST /flows/{id}/executions.
 func (a *API) start(w http.ResponseWriter, r *http.Request) {
-	who, body, err := a.gate(w, r, maxStartBody)
+	who, body, leave, err := a.gate(w, r, maxStartBody)
 	if err != nil {
 		a.refuse(w, "startExecution", err)
 		return
 	}
+	defer leave()
 	var s Start
 	if err := parseStart(body, &s, nil); err != nil {
 		a.refuse(w, "startExecution", err)
@@ -301,11 +358,12 @@ func (a *API) start(w http.ResponseWriter, r *http.Request) {
 // startBatch is POST /flows/{id}/executions/batch.
 func (a *API) startBatch(w http.ResponseWriter, r *http.Request) {
 	const op = "startBatch"
-	who, body, err := a.gate(w, r, maxBatchBody)
+	who, body, leave, err := a.gate(w, r, maxBatchBody)
 	if err != nil {
 		a.refuse(w, op, err)
 		return
 	}
+	defer leave()
 	var s Start
 	var inputs []json.RawMessage
 	if err := parseStart(body, &s, &inputs); err != nil {
