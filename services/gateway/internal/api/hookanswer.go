@@ -82,6 +82,13 @@ func (a *API) answerHook(w http.ResponseWriter, r *http.Request, id protocol.ID,
 		writeHookAccepted(w, id)
 		return nil
 	}
+	if x.OutputRef.Ref != "" {
+		fetch, leave := a.fetcher(r.Context(), id)
+		defer leave()
+		if x.Output, err = fetch(x.OutputRef); err != nil {
+			return err
+		}
+	}
 	return writeHookEnd(w, &x)
 }
 
