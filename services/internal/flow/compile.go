@@ -18,12 +18,14 @@ func Compile(def *Definition, view FlowView, types Types, lang Language) (*Progr
 	for i := range def.Nodes {
 		c.node(i)
 	}
+	c.parents()
 	c.edges()
 	c.graph()
 	c.expressions(lang)
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
+	c.link()
 	return c.p, nil
 }
 
@@ -77,7 +79,7 @@ func (c *compiler) node(i int) {
 	n, pn := &c.def.Nodes[i], &c.p.nodes[i]
 	ptr := "/nodes/" + strconv.Itoa(i)
 	c.broken = append(c.broken, false)
-	*pn = programNode{id: n.ID, typ: n.Type, onError: n.OnError, retry: n.Retry}
+	*pn = programNode{id: n.ID, typ: n.Type, onError: n.OnError, retry: n.Retry, parent: -1}
 	if !validID(n.ID) {
 		c.add(ptr+"/id", "id", "%s is no id: a letter or _ first, then letters, digits and _, at most %d", describe(n.ID), maxID)
 	}
@@ -86,9 +88,6 @@ func (c *compiler) node(i int) {
 		c.broken[i], c.broken[first] = true, true
 	} else {
 		c.p.index[n.ID] = int32(i)
-	}
-	if n.Parent != "" {
-		c.notYet(ptr+"/parent", "a node inside a container (parent)")
 	}
 	if n.Compensate != "" {
 		c.notYet(ptr+"/compensate", "compensation")
@@ -112,7 +111,7 @@ func (c *compiler) node(i int) {
 		return
 	}
 	n.TypeVersion = typ.Version
-	pn.version, pn.kind, pn.wants, pn.timeout = typ.Version, typ.Kind, typ.Inputs, time.Duration(n.Timeout)
+	pn.version, pn.kind, pn.container, pn.wants, pn.timeout = typ.Version, typ.Kind, typ.Container, typ.Inputs, time.Duration(n.Timeout)
 	c.perItem[i] = typ.PerItem
 	if pn.timeout == 0 {
 		pn.timeout = typ.Timeout
@@ -123,6 +122,9 @@ func (c *compiler) node(i int) {
 	c.checkConfig(ptr, n, pn, typ)
 	if typ.Kind == KindTrigger {
 		c.trigger(ptr, int32(i), n)
+	}
+	if typ.Kind == KindContainer {
+		c.container(ptr, n)
 	}
 }
 
@@ -252,7 +254,13 @@ func (c *compiler) reference(i int32, id string, ids []string) (code, message st
 		return "unknown-step", fmt.Sprintf("there is no node %q%s", id, DidYouMean(id, ids))
 	case j == i:
 		return "step-not-upstream", fmt.Sprintf("%q is this very step: its output doesn't exist yet when its config is evaluated", id)
-	case c.p.nodes[i].upstream != nil && !c.p.nodes[i].upstream.has(j):
+	case c.p.nodes[i].upstream == nil || c.p.nodes[i].upstream.has(j):
+	case c.surrounds(j, i):
+		return "step-not-upstream", fmt.Sprintf("%q is the container around this step: its output doesn't exist before its rounds have ended; what a round works on is item and index", id)
+	case c.p.nodes[j].parent >= 0 && !c.surrounds(c.p.nodes[j].parent, i):
+		inside := c.p.nodes[c.p.nodes[j].parent].id
+		return "step-not-upstream", fmt.Sprintf("step %q is inside %s and has a result in each of its rounds, which only steps inside can see: use steps.%s.output, what the rounds gave", id, inside, inside)
+	default:
 		return "step-not-upstream", fmt.Sprintf("step %q doesn't come before this one on any path, so it may not have run yet; lead an edge from it, over other nodes or not%s", id, c.comesBefore(i))
 	}
 	return "", ""
@@ -260,7 +268,7 @@ func (c *compiler) reference(i int32, id string, ids []string) (code, message st
 
 func (c *compiler) comesBefore(i int32) string {
 	var names []string
-	for j := range c.p.nodes {
+	for j := range c.def.Nodes {
 		if c.p.nodes[i].upstream.has(int32(j)) {
 			names = append(names, c.p.nodes[j].id)
 		}

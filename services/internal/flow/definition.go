@@ -56,8 +56,9 @@ type Edge struct {
 
 // The ports that mean something to the engine itself.
 const (
-	PortMain  = "main"
-	PortError = "error"
+	PortMain    = "main"
+	PortError   = "error"
+	PortFinally = "finally" // of logic.try
 )
 
 // Retry says how often a failing node is tried again, and how long is waited between two tries.

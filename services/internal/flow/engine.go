@@ -10,18 +10,31 @@ const (
 	KindPure    Kind = "pure"    // deterministic and without contact to the outside: costs no message, may be computed again
 	KindEffect  Kind = "effect"  // reads or changes anything outside: needs a claim and an open window, is reported
 	KindWait    Kind = "wait"    // ends its turn by opening a Wait (delay, approval, signal, children, remote)
+	// KindContainer runs the nodes whose parent it is, in rounds. The engine settles it: it has no executor and costs no message.
+	KindContainer Kind = "container"
+)
+
+// Container says how a container makes its rounds.
+type Container string
+
+// The containers. doc.go says what each does.
+const (
+	Foreach Container = "foreach" // config: items, concurrency, onItemError
+	While   Container = "while"   // config: condition (PerItem), maxRounds
+	Try     Container = "try"
 )
 
 // NodeType is what the engine must know of a node type. The node package makes these from its specs.
 type NodeType struct {
-	Type    string
-	Version int
-	Kind    Kind
-	Inputs  bool                                 // its commands carry Inputs
-	Ports   func(config map[string]any) []string // the ports that this configuration has; nil: PortMain only
-	PerItem []string                             // pointers into the config, * for any key or index, of what is not evaluated before the node runs: Scope.Formulas has it
-	Timeout time.Duration                        // default for one try; 0: none
-	Retry   *Retry                               // default; nil: one try
+	Type      string
+	Version   int
+	Kind      Kind
+	Container Container                            // of KindContainer
+	Inputs    bool                                 // its commands carry Inputs
+	Ports     func(config map[string]any) []string // the ports that this configuration has; nil: PortMain only
+	PerItem   []string                             // pointers into the config, * for any key or index, of what is not evaluated before the node runs: Scope.Formulas has it
+	Timeout   time.Duration                        // default for one try; 0: none
+	Retry     *Retry                               // default; nil: one try
 	// Check returns every problem of a configuration whose strings may still be expressions, pointers relative to the config.
 	Check func(config map[string]any) []Problem
 }
@@ -142,7 +155,7 @@ const (
 
 // Event is something that happened to a step and is recorded: a state is Start plus the fold of its events.
 type Event struct {
-	Type      string    `json:"t"` // EventSucceeded, EventFailed, EventWaiting, EventMet
+	Type      string    `json:"t"` // EventSucceeded, EventFailed, EventWaiting, EventMet; in checkpoints EventSum, EventRounds
 	Node      string    `json:"n"`
 	Iteration string    `json:"i,omitempty"`
 	Try       int       `json:"try,omitempty"` // 1 is the first
@@ -154,6 +167,9 @@ type Event struct {
 	Started   time.Time `json:"s,omitzero"`  // when the try began, for people; no rule reads it
 	Pure      bool      `json:"u,omitempty"` // result of a pure node: may also be computed again
 	Stop      bool      `json:"x,omitempty"` // with EventSucceeded: the execution ends here, with Output as its own
+	Sum       bool      `json:"z,omitempty"` // part of a checkpoint: stands for all that happened to the step so far
+	Last      time.Time `json:"l,omitzero"`  // of a checkpoint: the step's clock, where it isn't At
+	Rounds    []Round   `json:"r,omitempty"` // with EventRounds: the rounds whose events follow; Output is the list of what all rounds so far gave
 }
 
 // Types of events.
@@ -162,7 +178,17 @@ const (
 	EventFailed    = "err"  // one try failed: Error. Whether it is tried again is the engine's decision, not the event's
 	EventWaiting   = "wait" // the step opened Wait
 	EventMet       = "met"  // the step's wait was met: Output, Port ("expired" and the like); Error when it was met by a failure
+	// EventSum begins a checkpoint: the events up to the next one stand for all that came before. At is the execution's clock.
+	EventSum = "sum"
+	// EventRounds tells how far a container is.
+	EventRounds = "rounds"
 )
+
+// Round is one round of a container in a checkpoint.
+type Round struct {
+	Number int       `json:"n"`
+	Entry  time.Time `json:"at"` // its clock at the beginning
+}
 
 // Command is what the engine asks the runner to do for a step.
 type Command struct {

@@ -61,6 +61,9 @@ func types() fakeTypes {
 			return append(ports, "default")
 		}},
 		{Type: "logic.merge", Version: 1, Kind: flow.KindPure, Inputs: true},
+		{Type: "logic.foreach", Version: 1, Kind: flow.KindContainer, Container: flow.Foreach},
+		{Type: "logic.while", Version: 1, Kind: flow.KindContainer, Container: flow.While, PerItem: []string{"/condition"}},
+		{Type: "logic.try", Version: 1, Kind: flow.KindContainer, Container: flow.Try, Ports: func(map[string]any) []string { return []string{"main", "error", "finally"} }},
 		{Type: "flow.stop", Version: 1, Kind: flow.KindPure, Check: needs("output")},
 		{Type: "http.request", Version: 1, Kind: flow.KindEffect, Check: needs("url"), Timeout: 30 * time.Second},
 		{Type: "flow.delay", Version: 1, Kind: flow.KindWait, Check: needs("duration")},

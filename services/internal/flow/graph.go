@@ -39,6 +39,10 @@ func (c *compiler) edges() {
 			c.unknownPort(ptr, source, e.Port)
 			continue
 		}
+		if source.parent != target.parent {
+			c.crossing(ptr, from, to)
+			continue
+		}
 		if target.kind == KindTrigger {
 			c.add(ptr+"/to", "edge-into-trigger", "%s is a trigger: executions begin there, no edge leads into it", e.To)
 			continue
@@ -67,18 +71,28 @@ func (c *compiler) graph() {
 	}
 	for i := range c.p.nodes {
 		n := &c.p.nodes[i]
-		if !noTrigger && n.incoming == 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
+		if !noTrigger && n.incoming == 0 && n.parent < 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
 			c.add("/nodes/"+strconv.Itoa(i), "unreachable", "no edge leads to %s, so it would never run: connect it, or remove it", n.id)
 		}
 		if n.onError == OnErrorRoute && !c.broken[i] && !slices.ContainsFunc(n.edges, func(e programEdge) bool { return e.port == PortError }) {
 			c.add("/nodes/"+strconv.Itoa(i)+"/onError", "no-error-edge", `no edge leaves %s by port "error", so its failure would vanish: add one, or use "continue"`, n.id)
 		}
 	}
-	order, ok := c.order()
-	if !ok {
+	if _, ok := c.order(); !ok {
 		c.cycles()
 		return
 	}
+	c.gates()
+	order, ok := c.order()
+	if !ok {
+		c.add("/edges", "finally-cycle", "the finally edges of several nodes wait for each other: each begins only when what follows by the other ports has ended; lead them apart")
+		return
+	}
+	c.upstream(order)
+}
+
+// upstream computes what lies before each node: in its scope, and before its container.
+func (c *compiler) upstream(order []int32) {
 	words := (len(c.p.nodes) + 63) / 64
 	all := make(bitset, words*len(c.p.nodes))
 	for i := range c.p.nodes {
@@ -89,6 +103,17 @@ func (c *compiler) graph() {
 			up := c.p.nodes[e.to].upstream
 			up.add(c.p.nodes[i].upstream)
 			up.set(i)
+		}
+	}
+	byDepth := make([][]int32, maxContainers+1)
+	for i := range c.p.nodes {
+		if d := c.depth(int32(i)); d > 0 {
+			byDepth[d] = append(byDepth[d], int32(i))
+		}
+	}
+	for _, nodes := range byDepth {
+		for _, i := range nodes {
+			c.p.nodes[i].upstream.add(c.p.nodes[c.p.nodes[i].parent].upstream)
 		}
 	}
 }

@@ -6,31 +6,47 @@ import "time"
 type Program struct {
 	def      *Definition
 	view     FlowView
-	nodes    []programNode
+	nodes    []programNode // those of the document in its order, then gates
 	index    map[string]int32
 	triggers []int32
+	top      *programScope
+}
+
+// programScope is the flow of the top, or the small one inside a container.
+type programScope struct {
+	owner *programNode  // the container; nil: the top
+	outer *programScope // nil: this is the top
+	depth int
+	nodes []*programNode
+	first []int32 // of nodes, those without an incoming edge, but for triggers
 }
 
 // programNode is a node with everything that was computed once.
 type programNode struct {
-	id       string
-	typ      string
-	version  int
-	kind     Kind
-	ports    []string // those that it may leave by
-	onError  string
-	timeout  time.Duration
-	retry    *Retry
-	config   *template
-	wants    bool           // its commands carry Inputs
-	constant map[string]any // the config, when it holds no expression
-	formulas map[string]*Formula
-	inputs   []programInput // of types that ask for them: the edges in, in the order of the document
-	incoming int
-	edges    []programEdge
-	upstream bitset
+	id        string
+	typ       string
+	version   int
+	kind      Kind
+	container Container
+	ports     []string // those that it may leave by
+	onError   string
+	timeout   time.Duration
+	retry     *Retry
+	config    *template
+	wants     bool           // its commands carry Inputs
+	constant  map[string]any // the config, when it holds no expression
+	formulas  map[string]*Formula
+	inputs    []programInput // of types that ask for them: the edges in, in the order of the document
+	incoming  int
+	edges     []programEdge
+	upstream  bitset // by index in Program.nodes
+	parent    int32  // index in Program.nodes; -1: none
+	scope     *programScope
+	local     int32         // index in scope.nodes
+	inner     *programScope // of a container
 }
 
+// programEdge leads to a node of the same scope: while Compile works by its index in Program.nodes, then by that in the scope.
 type programEdge struct {
 	port string
 	to   int32
@@ -41,6 +57,16 @@ type programInput struct {
 	from int32
 	port string
 }
+
+const (
+	// kindGate is the kind of a node that no document has: it lies between a container and what follows by its port finally, and is settled
+	// when the container is, and all that follows by its other ports.
+	kindGate Kind = "gate"
+	// portAny is the port of edges into a gate that are taken by whatever port their node leaves.
+	portAny = "*"
+	// portNone is that of edges into a gate that are never taken, but waited for.
+	portNone = ""
+)
 
 // bitset of node indexes.
 type bitset []uint64
@@ -93,3 +119,6 @@ func (p *Program) entry(trigger string) int32 {
 	}
 	return -1
 }
+
+// Loops tells whether any node is a container: the execution may then take any number of steps.
+func (p *Program) Loops() bool { return p.Has(KindContainer) }

@@ -11,19 +11,19 @@ type State struct {
 	p       *Program
 	rec     Record
 	clock   time.Time
-	failure *Failure
+	top     frame
 	stopped bool // a step ended the execution, with output as the execution's own
 	output  any
-	steps   []step
-	ready   []int32 // steps that may run, their configs not evaluated yet
-	asked   []int32 // steps that the next Next asks for
-	skip    []int32 // room for settle
-	early   map[int32][]Event
+	ready   []*step // steps that may run, their configs not evaluated yet
+	asked   []*step // steps that the next Next asks for
+	todo    []*step // room for settle
+	early   map[Key][]Event
 
 	active  int // steps that are ready, asked for, running or sleeping
 	running int // of these, the commands handed out to be run
 	asleep  int // of these, the pauses
 	waiting int // open waits
+	voids   int // rounds and containers given up so far
 }
 
 type stepState uint8
@@ -33,6 +33,7 @@ const (
 	stepReady             // may run
 	stepAsked             // its command goes out with the next Next
 	stepRunning
+	stepOpen // a container whose rounds are under way
 	stepSleeping
 	stepWaiting
 	stepSucceeded
@@ -40,15 +41,19 @@ const (
 	stepSkipped
 )
 
-var stepNames = [...]string{"pending", "queued", "queued", "running", "sleeping", "waiting", "succeeded", "failed", "skipped"}
+var stepNames = [...]string{"pending", "queued", "queued", "running", "running", "sleeping", "waiting", "succeeded", "failed", "skipped"}
 
 func (s stepState) settled() bool { return s >= stepSucceeded }
 
 // step is one turn of a node.
 type step struct {
+	f       *frame
+	n       *programNode
 	state   stepState
 	queued  bool // in State.asked
 	taken   bool // an incoming edge was taken
+	told    bool // an event said something of it
+	late    bool // an event came after its round was given up: it changes nothing
 	settled int32
 	try     int
 	port    string
@@ -60,6 +65,7 @@ type step struct {
 	last    time.Time      // last recorded event, its own included
 	config  map[string]any // evaluated once, the same for all tries
 	scope   *Scope
+	rounds  *rounds // of a container that has begun
 	seed    uint64
 	started time.Time
 	ended   time.Time
@@ -67,95 +73,111 @@ type step struct {
 
 // Start begins an execution. Triggers are settled at once: the one at which it enters gives the input, the others are skipped.
 func (p *Program) Start(rec Record) *State {
-	s := &State{p: p, rec: rec, clock: rec.Execution.CreatedAt, steps: make([]step, len(p.nodes))}
+	s := &State{p: p, rec: rec, clock: rec.Execution.CreatedAt}
 	if s.rec.Flow == (FlowView{}) {
 		s.rec.Flow = p.view
 	}
-	for i := range s.steps {
-		s.steps[i].entry, s.steps[i].last = s.clock, s.clock
-	}
+	s.top.open(p.top, s.clock)
 	input, err := Canonical(rec.Input)
 	if err != nil {
-		s.failure = &Failure{Code: "input", Message: "the input is no JSON value: " + err.Error()}
+		s.top.failure = &Failure{Code: "input", Message: "the input is no JSON value: " + err.Error()}
 		return s
 	}
 	s.rec.Input = input
 	entry := p.entry(rec.Execution.Trigger)
 	if entry < 0 {
-		s.failure = &Failure{Code: "no-trigger", Message: fmt.Sprintf("the execution was started by %q, but the flow has no such trigger, and more than one other", rec.Execution.Trigger)}
+		s.top.failure = &Failure{Code: "no-trigger", Message: fmt.Sprintf("the execution was started by %q, but the flow has no such trigger, and more than one other", rec.Execution.Trigger)}
 		return s
 	}
 	for _, i := range p.triggers {
-		st := &s.steps[i]
+		st := &s.top.steps[p.nodes[i].local]
 		if i != entry {
-			s.settle(i, stepSkipped, "")
+			s.settle(st, stepSkipped, "")
 			continue
 		}
 		st.output, st.try, st.started, st.ended = input, 1, s.clock, s.clock
-		s.settle(i, stepSucceeded, PortMain)
+		s.settle(st, stepSucceeded, PortMain)
 	}
 	return s
 }
 
-// Restore gives the state after these events. Events of pure nodes may be missing: these nodes are asked for again, and what was recorded behind them is applied when
-// they are done. An error means that the events belong to another flow, version or execution.
+// Restore gives the state after these events. Of a list with checkpoints only what follows the last one's beginning counts. Events of pure nodes may be missing: these nodes
+// are asked for again, and what was recorded behind them is applied when they are done. An error means that the events belong to another flow, version or execution.
 func Restore(p *Program, rec Record, events []Event) (*State, error) {
 	s := p.Start(rec)
+	first := 0
 	for k := range events {
-		e := &events[k]
-		i, err := s.find(e)
-		if err != nil {
-			return nil, fmt.Errorf("event %d: %w", k, err)
+		if events[k].Type == EventSum {
+			first = k + 1
+			s.clock = later(s.clock, events[k].At)
 		}
-		switch st := &s.steps[i]; {
-		case st.state.settled() && e.Pure: // recorded twice; both are equal
-		case st.state == stepPending:
-			if s.early == nil {
-				s.early = map[int32][]Event{}
-			}
-			s.early[i] = append(s.early[i], *e)
-		default:
-			if err := s.Apply(*e); err != nil {
-				return nil, fmt.Errorf("event %d: %w", k, err)
-			}
+	}
+	for k := first; k < len(events); k++ {
+		if err := s.replay(&events[k]); err != nil {
+			return nil, fmt.Errorf("event %d: %w", k, err)
 		}
 	}
 	return s, nil
 }
 
+// replay applies a recorded event, or keeps it until its step may run.
+func (s *State) replay(e *Event) error {
+	st, place, err := s.find(e)
+	if err == nil && (place == placeEarly || place == placeHere && st.state == stepPending) {
+		s.prepare(nil) // what was ready before this event may have led to its step
+		st, place, err = s.find(e)
+	}
+	if err != nil {
+		return err
+	}
+	key := Key{Node: e.Node, Iteration: e.Iteration}
+	switch {
+	case place == placeOver: // what came in after its round was given up
+		s.clock = later(s.clock, e.clock())
+	case place == placeEarly || st.state == stepPending || s.early[key] != nil:
+		if s.early == nil {
+			s.early = map[Key][]Event{}
+		}
+		s.early[key] = append(s.early[key], *e)
+	case st.state.settled() && (e.Pure || e.Type == EventRounds): // recorded twice, or it follows from what was before; both are equal
+	default:
+		if s.prepare(st); st.f.closed {
+			s.clock = later(s.clock, e.clock())
+			return nil
+		}
+		return s.consume(st, e)
+	}
+	return nil
+}
+
 // ErrMisfit says that an event doesn't fit the state of its step.
 var ErrMisfit = errors.New("the event doesn't fit its step")
 
-func (s *State) find(e *Event) (int32, error) {
-	i, ok := s.p.index[e.Node]
-	if !ok {
-		return 0, fmt.Errorf("%w: the flow has no node %q", ErrMisfit, e.Node)
-	}
-	if e.Iteration != "" {
-		return 0, fmt.Errorf("%w: node %q is in no container, but the event names round %q", ErrMisfit, e.Node, e.Iteration)
-	}
-	return i, nil
-}
-
 // Next gives the commands newly asked for since the last call. Once a step has failed or stopped the execution there are none.
 func (s *State) Next() []Command {
-	s.prepare(-1)
+	s.prepare(nil)
 	if s.Closing() || len(s.asked) == 0 {
 		return nil
 	}
 	out := make([]Command, 0, len(s.asked))
-	for _, i := range s.asked {
-		st, n := &s.steps[i], &s.p.nodes[i]
+	for _, st := range s.asked {
+		n := st.n
 		st.queued = false
-		cmd := Command{Key: Key{Node: n.id}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout,
+		if st.f.owner != nil && st.f.void() {
+			continue
+		}
+		cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout,
 			Try: st.try, Seed: st.seed, Now: st.entry, Scope: st.scope}
 		switch st.state {
 		case stepAsked:
 			st.state = stepRunning
-			s.running++
+			s.run(st.f, 1)
 			cmd.Op = OpRun
 			if n.wants {
-				cmd.Inputs = s.inputs(n)
+				cmd.Inputs = st.inputs()
+			}
+			if n.kind == KindWait { // what comes of it is recorded: its clock may be the execution's, however late its round began
+				cmd.Now = later(cmd.Now, s.clock)
 			}
 		case stepSleeping:
 			cmd.Op, cmd.Until = OpSleep, st.wait.Due
@@ -164,76 +186,108 @@ func (s *State) Next() []Command {
 		}
 		out = append(out, cmd)
 	}
+	clear(s.asked)
 	s.asked = s.asked[:0]
 	return out
 }
 
 // inputs gives what came in by the edges that were taken.
-func (s *State) inputs(n *programNode) []Input {
-	out := make([]Input, 0, len(n.inputs))
-	for _, in := range n.inputs {
-		if st := &s.steps[in.from]; st.state != stepSkipped && st.port == in.port {
-			out = append(out, Input{From: s.p.nodes[in.from].id, Port: in.port, Output: st.output})
+func (st *step) inputs() []Input {
+	out := make([]Input, 0, len(st.n.inputs))
+	for _, in := range st.n.inputs {
+		from := &st.f.steps[in.from]
+		if from.state != stepSkipped && (from.port == in.port || in.port == PortFinally && from.n.container == Try) {
+			out = append(out, Input{From: from.n.id, Port: in.port, Output: from.output})
 		}
 	}
 	return out
 }
 
-// ask puts a step among those that the next Next asks for.
-func (s *State) ask(i int32) {
-	if st := &s.steps[i]; !st.queued {
-		st.queued = true
-		s.asked = append(s.asked, i)
+// run counts a command that is handed out (1), or came back (-1).
+func (s *State) run(f *frame, by int) {
+	s.running += by
+	for ; f != nil; f = f.outer() {
+		f.running += by
 	}
 }
 
+// ask puts a step among those that the next Next asks for.
+func (s *State) ask(st *step) {
+	if !st.queued {
+		st.queued = true
+		s.asked = append(s.asked, st)
+	}
+}
+
+// maxReady is how many steps that were seen to are kept in State.ready while it grows.
+const maxReady = 256
+
 // prepare evaluates the configs of the steps that may run, all but one whose event is at hand. A config that can't be evaluated fails its step: that
 // follows from the events before, so it is no event itself.
-func (s *State) prepare(except int32) {
+func (s *State) prepare(except *step) {
 	kept := false
 	for k := 0; k < len(s.ready); k++ { // it grows meanwhile
 		if s.Closing() {
 			s.ready = append(s.ready[:0], s.ready[k:]...)
 			return
 		}
-		i := s.ready[k]
-		st := &s.steps[i]
-		switch events, ok := s.early[i]; {
-		case st.state != stepReady:
-		case i == except:
+		if k >= maxReady { // a loop whose rounds all end here would make it very long
+			s.ready = append(s.ready[:0], s.ready[k:]...)
+			k = 0
+		}
+		st := s.ready[k]
+		switch {
+		case st.state != stepReady || st.f.owner != nil && st.f.void():
+		case st == except:
 			kept = true
-		case ok:
-			delete(s.early, i)
-			for _, e := range events {
-				if err := s.consume(i, &e); err != nil { // recorded behind a pure step that now came out otherwise
-					s.failure = &Failure{Code: "replay", Message: "the recorded events don't fit what the steps before gave when computed again: " + err.Error(), Node: s.p.nodes[i].id}
-					return
-				}
-			}
+		case s.early != nil && s.consumeEarly(st):
+		case st.n.kind == KindContainer:
+			s.turn(st)
+			s.over(st.f)
 		default:
-			if err := s.evaluate(i); err != nil {
-				s.end(i, &Failure{Code: "expression", Message: "config" + err.Error()}, st.entry)
+			if err := s.evaluate(st); err != nil {
+				s.end(st, &Failure{Code: "expression", Message: "config" + err.Error()}, st.entry)
+				s.over(st.f)
 				continue
 			}
 			st.state = stepAsked
-			s.ask(i)
+			s.ask(st)
 		}
 	}
+	clear(s.ready)
 	s.ready = s.ready[:0]
 	if kept {
 		s.ready = append(s.ready, except)
 	}
 }
 
+// consumeEarly applies what was recorded of a step before it was seen that it may run.
+func (s *State) consumeEarly(st *step) bool {
+	key := Key{Node: st.n.id, Iteration: st.f.iteration}
+	events, ok := s.early[key]
+	if !ok {
+		return false
+	}
+	delete(s.early, key)
+	for k := range events {
+		if err := s.consume(st, &events[k]); err != nil && !st.f.void() { // recorded behind a pure step that now came out otherwise
+			s.top.failure = &Failure{Code: "replay", Message: "the recorded events don't fit what the steps before gave when computed again: " + err.Error(), Node: st.n.id}
+			break
+		}
+	}
+	return true
+}
+
 // evaluate fills in a step's config and scope, unless an earlier try did.
-func (s *State) evaluate(i int32) error {
-	st, n := &s.steps[i], &s.p.nodes[i]
+func (s *State) evaluate(st *step) error {
 	if st.scope != nil {
 		return nil
 	}
-	st.seed = seedOf(s.rec.Execution.ID, n.id, "")
-	scope := &Scope{Input: s.rec.Input, Execution: s.rec.Execution, Flow: s.rec.Flow, Now: st.entry, Seed: st.seed, Formulas: n.formulas}
-	scope.Steps = func(id string) (StepView, bool) { return s.look(n, id) }
+	n := st.n
+	st.seed = seedOf(s.rec.Execution.ID, n.id, st.f.iteration)
+	scope := &Scope{Input: s.rec.Input, Execution: s.rec.Execution, Flow: s.rec.Flow, Item: st.f.item, Index: st.f.index, InRound: st.f.inRound,
+		Now: st.entry, Seed: st.seed, Formulas: n.formulas}
+	scope.Steps = func(id string) (StepView, bool) { return s.look(st, id) }
 	if n.constant != nil {
 		st.config, st.scope = n.constant, scope
 		return nil
@@ -250,44 +304,64 @@ func (s *State) evaluate(i int32) error {
 	return nil
 }
 
-// look shows node n a step upstream of it.
-func (s *State) look(n *programNode, id string) (StepView, bool) {
+// look shows a step another one upstream of it, in its own round or around that.
+func (s *State) look(st *step, id string) (StepView, bool) {
 	i, ok := s.p.index[id]
-	if !ok || !n.upstream.has(i) {
+	if !ok || !st.n.upstream.has(i) {
 		return StepView{}, false
 	}
-	st := &s.steps[i]
-	return StepView{Output: st.output, Port: st.port, Error: st.err, Status: stepNames[st.state]}, true
+	f, n := st.f, &s.p.nodes[i]
+	for f.scope != n.scope {
+		f = f.owner.f
+	}
+	seen := &f.steps[n.local]
+	return StepView{Output: seen.output, Port: seen.port, Error: seen.err, Status: stepNames[seen.state]}, true
 }
 
 // settle ends a step and passes on what that means: a node runs when every incoming edge is settled and one was taken, else it is skipped, and so on.
-func (s *State) settle(i int32, as stepState, port string) {
-	s.steps[i].state, s.steps[i].port = as, port
-	todo := append(s.skip[:0], i)
+func (s *State) settle(st *step, as stepState, port string) {
+	st.state, st.port = as, port
+	steps := st.f.steps
+	todo := append(s.todo[:0], st)
 	for len(todo) > 0 {
-		i = todo[len(todo)-1]
+		st = todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		st := &s.steps[i]
-		edges := s.p.nodes[i].edges
+		edges := st.n.edges
 		for k := range edges {
 			e := &edges[k]
-			to := &s.steps[e.to]
+			to := &steps[e.to]
 			to.settled++
-			to.taken = to.taken || st.state != stepSkipped && e.port == st.port
+			to.taken = to.taken || st.state != stepSkipped && (e.port == st.port || e.port == portAny)
 			if st.last.After(to.entry) {
 				to.entry, to.last = st.last, st.last
 			}
 			switch {
-			case int(to.settled) < s.p.nodes[e.to].incoming:
-			case to.taken:
-				to.state, to.try = stepReady, 1
-				s.active++
-				s.ready = append(s.ready, e.to)
-			default:
+			case int(to.settled) < to.n.incoming:
+			case !to.taken:
 				to.state = stepSkipped
-				todo = append(todo, e.to)
+				todo = append(todo, to)
+			case to.n.kind == kindGate:
+				to.state, to.port = stepSucceeded, PortMain
+				todo = append(todo, to)
+			default:
+				s.begin(to)
 			}
 		}
 	}
-	s.skip = todo
+	s.todo = todo
+}
+
+// begin lets a step run.
+func (s *State) begin(st *step) {
+	st.state, st.try = stepReady, 1
+	st.f.busy++
+	s.active++
+	s.ready = append(s.ready, st)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

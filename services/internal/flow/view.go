@@ -1,6 +1,10 @@
 package flow
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Outcome tells where the execution stands. A failed or stopped execution is Running until what is in flight has ended.
 func (s *State) Outcome() Outcome {
@@ -9,7 +13,7 @@ func (s *State) Outcome() Outcome {
 		return Running
 	case s.stopped:
 		return Succeeded
-	case s.failure != nil:
+	case s.top.failure != nil:
 		return Failed
 	case s.active > 0:
 		return Running
@@ -20,59 +24,18 @@ func (s *State) Outcome() Outcome {
 }
 
 // Closing tells that a step has failed the execution, or stopped it: nothing new starts, what is in flight ends and is recorded, then it is over.
-func (s *State) Closing() bool { return s.failure != nil || s.stopped }
+func (s *State) Closing() bool { return s.top.failure != nil || s.stopped }
 
 // Output is the execution's output once it Succeeded: that of the step that stopped it, else that of its only end, or a map by node id of several.
 func (s *State) Output() any {
 	if s.stopped {
 		return s.output
 	}
-	var only any
-	var several map[string]any
-	count := 0
-	for i := range s.steps {
-		if !s.isEnd(i) {
-			continue
-		}
-		count++
-		switch count {
-		case 1:
-			only = s.steps[i].output
-			several = nil
-		case 2:
-			several = map[string]any{}
-			for j := range i {
-				if s.isEnd(j) {
-					several[s.p.nodes[j].id] = s.steps[j].output
-				}
-			}
-		}
-		if several != nil {
-			several[s.p.nodes[i].id] = s.steps[i].output
-		}
-	}
-	if several != nil {
-		return several
-	}
-	return only
-}
-
-// isEnd: the node ran and no edge out of it was taken.
-func (s *State) isEnd(i int) bool {
-	st := &s.steps[i]
-	if st.state != stepSucceeded && st.state != stepFailed {
-		return false
-	}
-	for _, e := range s.p.nodes[i].edges {
-		if e.port == st.port {
-			return false
-		}
-	}
-	return true
+	return s.top.output()
 }
 
 // Failure is why the execution fails; nil while it doesn't. It is known before Outcome is Failed: nothing new starts from then on.
-func (s *State) Failure() *Failure { return s.failure }
+func (s *State) Failure() *Failure { return s.top.failure }
 
 // InFlight counts the commands handed out by Next whose events haven't come, pauses included.
 func (s *State) InFlight() int { return s.running + s.asleep }
@@ -87,15 +50,24 @@ type OpenWait struct {
 	Since time.Time
 }
 
-// OpenWaits lists what the execution waits for, in the order of the document.
+// OpenWaits lists what the execution waits for, in the order of the document and of the rounds.
 func (s *State) OpenWaits() []OpenWait {
 	if s.waiting == 0 {
 		return nil
 	}
-	out := make([]OpenWait, 0, s.waiting)
-	for i := range s.steps {
-		if st := &s.steps[i]; st.state == stepWaiting {
-			out = append(out, OpenWait{Key: Key{Node: s.p.nodes[i].id}, Wait: *st.wait, Since: st.since})
+	return s.top.waits(make([]OpenWait, 0, s.waiting))
+}
+
+func (f *frame) waits(out []OpenWait) []OpenWait {
+	for i := range f.steps {
+		st := &f.steps[i]
+		if st.state == stepWaiting {
+			out = append(out, OpenWait{Key: Key{Node: st.n.id, Iteration: f.iteration}, Wait: *st.wait, Since: st.since})
+		}
+		if st.state == stepOpen {
+			for _, inner := range st.rounds.open {
+				out = inner.waits(out)
+			}
 		}
 	}
 	return out
@@ -111,17 +83,33 @@ type Step struct {
 	Error    *Failure // also of the last try of a step that is tried again
 	Try      int
 	Wait     *Wait
+	Rounds   int // of a container: those begun so far
 	Started  time.Time
 	Finished time.Time
 }
 
-// Steps lists all steps in the order of the document.
+// Steps lists the steps in the order of the document, each container's rounds behind it: those that are open, and of those that have ended the last
+// few (at most 20 of a container and 200 steps together; of a container inside another only the last).
 func (s *State) Steps() []Step {
-	out := make([]Step, len(s.steps))
-	for i := range s.steps {
-		st, n := &s.steps[i], &s.p.nodes[i]
-		out[i] = Step{Key: Key{Node: n.id}, Type: n.typ, Status: stepNames[st.state], Port: st.port, Output: st.output, Error: st.err, Try: st.try, Wait: st.wait,
-			Started: st.started, Finished: st.ended}
+	return s.top.view(make([]Step, 0, len(s.top.steps)))
+}
+
+func (f *frame) view(out []Step) []Step {
+	for i := range f.steps {
+		st, n := &f.steps[i], f.steps[i].n
+		if n.kind == kindGate {
+			continue
+		}
+		out = append(out, Step{Key: Key{Node: n.id, Iteration: f.iteration}, Type: n.typ, Status: stepNames[st.state], Port: st.port, Output: st.output, Error: st.err, Try: st.try, Wait: st.wait,
+			Started: st.started, Finished: st.ended})
+		if r := st.rounds; r != nil {
+			out[len(out)-1].Rounds = r.next
+			frames := slices.Concat(r.kept, r.open)
+			slices.SortFunc(frames, func(a, b *frame) int { return cmp.Compare(a.number, b.number) })
+			for _, inner := range frames {
+				out = inner.view(out)
+			}
+		}
 	}
 	return out
 }
