@@ -258,7 +258,9 @@ func (a *App) readShards(ctx context.Context) error {
 
 // tail wakes those who wait by the live events.
 func (a *App) tail(ctx context.Context) {
-	a.live.Tail(ctx, func(events []live.Event) {
+	// Whoever waits is registered before the commit that its event comes of.
+	wanted := func() bool { return a.waits.Len() > 0 || a.replies.Len() > 0 }
+	a.live.Tail(ctx, wanted, func(events []live.Event) {
 		a.waits.Live(true)
 		a.replies.Live(true)
 		for i := range events {

@@ -86,11 +86,12 @@ func (c *Client) Append(ctx context.Context, events []Event) error {
 }
 
 // Tail follows the stream from its present end until ctx ends. each gets what comes, in order, and gap is called whenever events may be
-// missing: Redis was away, came back empty, or the stream was trimmed over us. Both are called on this goroutine.
-func (c *Client) Tail(ctx context.Context, each func([]Event), gap func()) {
+// missing: Redis was away, came back empty, or the stream was trimmed over us. While wanted says no, each is called without the events: reading
+// them costs more than everything else here. All are called on this goroutine.
+func (c *Client) Tail(ctx context.Context, wanted func() bool, each func([]Event), gap func()) {
 	last := ""
 	for pause := 50 * time.Millisecond; ctx.Err() == nil; {
-		next, err := c.follow(ctx, last, each, gap)
+		next, err := c.follow(ctx, last, wanted, each, gap)
 		last = next
 		if ctx.Err() != nil {
 			return
@@ -108,7 +109,7 @@ func (c *Client) Tail(ctx context.Context, each func([]Event), gap func()) {
 }
 
 // follow reads until something is wrong and gives the place from where to go on; "" is the present end.
-func (c *Client) follow(ctx context.Context, last string, each func([]Event), gap func()) (string, error) {
+func (c *Client) follow(ctx context.Context, last string, wanted func() bool, each func([]Event), gap func()) (string, error) {
 	end, err := c.end(ctx)
 	if err != nil {
 		return last, err
@@ -132,6 +133,11 @@ func (c *Client) follow(ctx context.Context, last string, each func([]Event), ga
 			return last, err
 		}
 		for _, m := range res[0].Messages {
+			last = m.ID
+			if !wanted() {
+				each(nil)
+				continue
+			}
 			var events []Event
 			s, _ := m.Values[field].(string)
 			if err := json.Unmarshal([]byte(s), &events); err != nil {
@@ -140,7 +146,6 @@ func (c *Client) follow(ctx context.Context, last string, each func([]Event), ga
 			for i := range events {
 				events[i].ID = m.ID + "." + strconv.Itoa(i)
 			}
-			last = m.ID
 			each(events)
 		}
 	}

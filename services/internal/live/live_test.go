@@ -26,7 +26,7 @@ func tail(t *testing.T, c *Client) (events chan Event, gaps chan struct{}) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		c.Tail(ctx, func(es []Event) {
+		c.Tail(ctx, func() bool { return true }, func(es []Event) {
 			for _, e := range es {
 				events <- e
 			}
