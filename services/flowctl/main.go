@@ -21,14 +21,15 @@ type commands struct {
 	Token  string `help:"API token; better in the environment than on the command line, which others can read." env:"FLOW_TOKEN" placeholder:"TOKEN"`
 	Output string `short:"o" help:"table for people, json for programs." enum:"table,json" default:"table"`
 
-	Login     loginCommand     `cmd:"" help:"Log in and remember it on this machine."`
-	Logout    logoutCommand    `cmd:"" help:"Forget the login of this machine."`
-	Whoami    whoamiCommand    `cmd:"" help:"Show the server, the user and the role."`
-	TokenShow tokenCommand     `cmd:"" name:"token" help:"Print the bearer token, for curl."`
-	Flow      flowCommands     `cmd:"" help:"Flows: apply, list, get, delete, validate."`
-	Run       runCommand       `cmd:"" help:"Start a flow."`
-	Execution executionCommand `cmd:"" help:"Executions: list, get, steps, cancel, watch."`
-	Bench     benchCommand     `cmd:"" help:"Put load on a running platform through its front door, and measure."`
+	Login      loginCommand       `cmd:"" help:"Log in and remember it on this machine."`
+	Logout     logoutCommand      `cmd:"" help:"Forget the login of this machine."`
+	Whoami     whoamiCommand      `cmd:"" help:"Show the server, the user and the role."`
+	TokenShow  tokenCommand       `cmd:"" name:"token" help:"Print the bearer token, for curl."`
+	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, delete, validate."`
+	Run        runCommand         `cmd:"" help:"Start a flow."`
+	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, cancel, watch."`
+	Credential credentialCommands `cmd:"" help:"Credentials: list, types, create, test, delete."`
+	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 
 // app is what every command gets.
