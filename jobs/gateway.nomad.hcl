@@ -149,6 +149,7 @@ job "gateway" {
         RABBITMQ_URL=amqp://gateway:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
         REDIS_URL=redis://gateway:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
+        CREDENTIALS_TOKEN={{ .credentials_token }}
         JWT_SECRET={{ .jwt_secret }}
         {{- with .consul_token }}
         CONSUL_HTTP_TOKEN={{ . }}
@@ -161,10 +162,10 @@ job "gateway" {
       }
 
       # The keys that encrypt credentials: in a file, not in the environment, which whoever may look into /proc can read. The current
-      # one, then old ones for a rotation (docs/credentials.md).
+      # one first, then further ones for a rotation (docs/credentials.md).
       template {
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/gateway" }}{{ .credentials_key }}{{ with .credentials_keys_old }},{{ . }}{{ end }}{{ end }}
+        {{ with nomadVar "nomad/jobs/gateway" }}{{ .credentials_key }}{{ with .credentials_keys_more }},{{ . }}{{ end }}{{ end }}
         EOT
         destination = "secrets/credentials.keys"
         change_mode = "noop"

@@ -154,6 +154,7 @@ job "worker" {
         FLOW_NODES_RABBITMQ_URL=amqp://flow_nodes:{{ .flow_nodes_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}/flows
         REDIS_URL=redis://worker:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
+        CREDENTIALS_TOKEN={{ .credentials_token }}
         {{- with .consul_token }}
         CONSUL_HTTP_TOKEN={{ . }}
         {{- end }}

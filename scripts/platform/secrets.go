@@ -42,6 +42,8 @@ func secrets() []secret {
 		{Generate: alphanumeric(48), Places: []place{
 			ofJob("gateway", "internal_token"), ofJob("orchestrator", "internal_token"), ofJob("worker", "internal_token"),
 		}},
+		// Who has it opens credentials: the orchestrator doesn't.
+		{Generate: alphanumeric(48), Places: []place{ofJob("gateway", "credentials_token"), ofJob("worker", "credentials_token")}},
 		{Generate: alphanumeric(64), Places: []place{ofJob("gateway", "jwt_secret")}},
 		{Generate: key(32), Places: []place{ofJob("gateway", "credentials_key")}},
 	}

@@ -54,7 +54,8 @@ func TestSecretsAreNowhere(t *testing.T) {
 	if err := os.WriteFile(keys, []byte(masterKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := newPlatform(t, size{orchestrators: 1, workers: 1, slots: 50, log: logs, common: []string{"LOG_LEVEL=debug", "NODE_CORE_LOG_LEVEL=debug"}, gateway: []string{"CREDENTIALS_KEY_FILE=" + keys}})
+	p := newPlatform(t, size{orchestrators: 1, workers: 1, slots: 50, log: logs, common: []string{"LOG_LEVEL=debug"},
+		env: []string{"NODE_CORE_LOG_LEVEL=debug", "CREDENTIALS_TOKEN=token-of-the-workers"}, gateway: []string{"CREDENTIALS_KEY_FILE=" + keys, "CREDENTIALS_TOKEN=token-of-the-workers"}})
 	monitor(t, p.redis.Port, redis)
 	tap(t, p.rabbit.URL("%2F"), messages)
 

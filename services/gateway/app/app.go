@@ -5,6 +5,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func (a *App) build() error {
 		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
 		Submit: a.batcher.Submit, Full: a.handOut.Full, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit,
-		Told: a.follow.told, News: a.follow.news, InternalToken: a.o.InternalToken, Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
+		Told: a.follow.told, News: a.follow.news, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
 	})
 	return nil

@@ -22,6 +22,7 @@ import (
 
 const (
 	internalToken  = "internal-token-of-tests"
+	workersToken   = "token-of-the-workers-of-tests"
 	credentialsKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 )
 
@@ -72,7 +73,7 @@ func setup(t testing.TB, so setupOptions) *bundle {
 	})
 	amqp, vhost := b.rabbit.VHost(t)
 	b.vhost = vhost
-	b.o = Options{JWTSecret: "secret-of-tests-0123456789", APIRateLimit: 1_000_000, DatabasePoolSize: 10, UnhandedLimit: 50_000, TrustedProxies: "127.0.0.0/8", CredentialsKey: credentialsKey}
+	b.o = Options{JWTSecret: "secret-of-tests-0123456789", APIRateLimit: 1_000_000, DatabasePoolSize: 10, UnhandedLimit: 50_000, TrustedProxies: "127.0.0.0/8", CredentialsKey: credentialsKey, CredentialsToken: workersToken}
 	b.o.BindAddress, b.o.LogLevel, b.o.MetricsEnabled, b.o.InternalToken = "127.0.0.1", "info", true, internalToken
 	b.o.DatabaseURL, b.o.RabbitMQURL, b.o.RabbitMQExchange = b.postgres.URL("flow_gateway", b.database), amqp, "flow_orchestration"
 	if !so.noRedis {

@@ -35,7 +35,7 @@ func (b *bundle) credential(t *testing.T, name, typ string, public, secret map[s
 func (b *bundle) open(t *testing.T, idOrName string, status int) credential.Opened {
 	t.Helper()
 	var o credential.Opened
-	r := b.do(t, "POST", "/internal/v1/credentials/"+url.PathEscape(idOrName)+"/open", internalToken, nil).want(t, status)
+	r := b.do(t, "POST", "/internal/v1/credentials/"+url.PathEscape(idOrName)+"/open", workersToken, nil).want(t, status)
 	if status == 200 {
 		r.into(t, &o)
 	}
@@ -73,8 +73,9 @@ func TestCredentials(t *testing.T) {
 	}
 	b.open(t, "nobody", 404)
 	b.open(t, unknownID, 404)
-	b.do(t, "POST", "/internal/v1/credentials/"+c.ID+"/open", b.admin, nil).want(t, 401)
-	b.do(t, "POST", "/internal/v1/credentials/"+c.ID+"/open", "", nil).want(t, 401)
+	for _, token := range []string{b.admin, "", internalToken, workersToken + "x"} { // an orchestrator's is none of them
+		b.do(t, "POST", "/internal/v1/credentials/"+c.ID+"/open", token, nil).want(t, 401)
+	}
 
 	// A name or a user alone changes, and the secret stays; where it goes changes with the secret only.
 	r = b.do(t, "GET", "/credentials/Shop%20DB", b.admin, nil).want(t, 200)
@@ -194,7 +195,7 @@ func TestCredentialKeys(t *testing.T) {
 	}
 	const newer = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
 	wrong := another(newer)
-	r = wrong.do(t, "POST", "/internal/v1/credentials/c/open", internalToken, nil).want(t, 503)
+	r = wrong.do(t, "POST", "/internal/v1/credentials/c/open", workersToken, nil).want(t, 503)
 	if !strings.Contains(string(r.body), c.KeyID) {
 		t.Errorf("it doesn't name the key: %s", r.body)
 	}

@@ -20,6 +20,7 @@ type Options struct {
 	JWTSecret          string `env:"JWT_SECRET" secret:"true" required:"true" desc:"signs access tokens, at least 16 characters; the same for all gateways"`
 	APIRateLimit       int    `env:"API_RATE_LIMIT" envDefault:"1000" min:"1" max:"100000000" desc:"requests a minute and client"`
 	CredentialsKey     string `env:"CREDENTIALS_KEY" secret:"true" desc:"encrypts credentials: 32 bytes in base64; several by comma, the current one first, old ones only open"`
+	CredentialsToken   string `env:"CREDENTIALS_TOKEN" secret:"true" desc:"bearer token of workers that open credentials; INTERNAL_TOKEN if not set"`
 	DenyPrivate        bool   `env:"HTTP_DENY_PRIVATE" envDefault:"false" desc:"credentials that are tried out may not lead into private networks; as at the workers"`
 	DenyLoopback       bool   `env:"HTTP_DENY_LOOPBACK" envDefault:"false" desc:"credentials that are tried out may not lead to this machine; as at the workers"`
 	WSPort             int    `env:"WS_PORT" min:"0" max:"65535" desc:"port of the WebSocket, PORT if not set; not used yet"`

@@ -27,6 +27,7 @@ type Options struct {
 	HealthReportInterval time.Duration `env:"HEALTH_REPORT_INTERVAL" envDefault:"15s" min:"1s" max:"10m" desc:"how often it reports its load"`
 	OrchestratorURL      string        `env:"ORCHESTRATOR_URL" required:"true" desc:"orchestrators: URLs by comma, or consul://orchestrator"`
 	GatewayURL           string        `env:"GATEWAY_URL" envDefault:"consul://gateway" desc:"gateways, which open credentials: URLs by comma, or consul://gateway"`
+	CredentialsToken     string        `env:"CREDENTIALS_TOKEN" secret:"true" desc:"bearer token with which it opens credentials; INTERNAL_TOKEN if not set"`
 	NodeLogLevel         string        `env:"NODE_CORE_LOG_LEVEL" envDefault:"info" oneof:"debug|info|warn|error" desc:"from which level on nodes log"`
 	NodeTimeout          time.Duration `env:"NODE_CORE_TIMEOUT" envDefault:"60s" min:"10ms" max:"24h" desc:"of one try, for nodes that say nothing else"`
 	StopGrace            time.Duration `env:"STOP_GRACE" envDefault:"10s" min:"0s" max:"24h" desc:"how long executions may run on after SIGTERM before they are handed back at their next step"`

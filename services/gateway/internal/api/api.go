@@ -58,13 +58,14 @@ type Options struct {
 	Told func([]protocol.CancelOrder)
 	News func([]protocol.News)
 
-	InternalToken  string
-	Healthz        http.HandlerFunc
-	Readyz         http.HandlerFunc
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
-	Log            *slog.Logger
-	Registerer     prometheus.Registerer
-	Now            func() time.Time
+	InternalToken    string
+	CredentialsToken string // of workers, that open credentials
+	Healthz          http.HandlerFunc
+	Readyz           http.HandlerFunc
+	TrustedProxies   []netip.Prefix // whose X-Forwarded-For is believed
+	Log              *slog.Logger
+	Registerer       prometheus.Registerer
+	Now              func() time.Time
 }
 
 // API is the gateway's HTTP.

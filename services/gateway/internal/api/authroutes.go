@@ -94,7 +94,7 @@ func (a *API) authRoutes() {
 
 // bootstrap makes the first user. The front door never forwards /internal; the bearer token is the services' own.
 func (a *API) bootstrap(w http.ResponseWriter, r *http.Request) {
-	if p := a.internal(r); p != nil {
+	if p := internal(r, a.o.InternalToken, "INTERNAL_TOKEN"); p != nil {
 		p.Write(w)
 		return
 	}
@@ -126,13 +126,13 @@ func (a *API) bootstrap(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(first)
 }
 
-// internal refuses who doesn't have the services' own token.
-func (a *API) internal(r *http.Request) *problem.Problem {
-	got, want := sha256.Sum256([]byte(bearer(r))), sha256.Sum256([]byte(a.o.InternalToken))
-	if a.o.InternalToken != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+// internal refuses who doesn't have the services' own token, which variable names.
+func internal(r *http.Request, token, variable string) *problem.Problem {
+	got, want := sha256.Sum256([]byte(bearer(r))), sha256.Sum256([]byte(token))
+	if token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
 		return nil
 	}
-	return problem.New(http.StatusUnauthorized, "this call is between services: it needs their token (INTERNAL_TOKEN)").With("WWW-Authenticate", "Bearer")
+	return problem.New(http.StatusUnauthorized, "this call is between services: it needs their token (%s)", variable).With("WWW-Authenticate", "Bearer")
 }
 
 // audit notes who changed what. The change is made by now: a note that can't be written is logged with all that it says.

@@ -133,7 +133,8 @@ func (a *API) reseal(ctx context.Context, c *store.Credential) error {
 	return a.o.DB.ResealCredential(ctx, *c, from)
 }
 
-// openCredential gives a worker a credential with its secret. The front door never forwards /internal; the bearer token is the services' own.
+// openCredential gives a worker a credential with its secret. The front door never forwards /internal; the bearer token is the workers' own: an orchestrator has
+// no use for secrets.
 func (a *API) openCredential(w http.ResponseWriter, r *http.Request) {
 	result := "error"
 	defer func() { a.metrics.opened.WithLabelValues(result).Inc() }()
@@ -141,7 +142,7 @@ func (a *API) openCredential(w http.ResponseWriter, r *http.Request) {
 		p, _ := problem.From(a.explain("openCredential", err))
 		p.Write(w)
 	}
-	if p := a.internal(r); p != nil {
+	if p := internal(r, a.o.CredentialsToken, "CREDENTIALS_TOKEN"); p != nil {
 		result = "refused"
 		p.Write(w)
 		return

@@ -115,7 +115,7 @@ func explain(idOrName string, err error) (out *node.Error, known bool) {
 	case status.Status == http.StatusConflict:
 		return &node.Error{Code: "credential-damaged", Message: status.Detail}, true
 	case status.Status == http.StatusUnauthorized:
-		return &node.Error{Code: "credential-unavailable", Retryable: true, Message: fmt.Sprintf("the credential %q can't be opened: the gateway doesn't take this worker's INTERNAL_TOKEN", idOrName)}, false
+		return &node.Error{Code: "credential-unavailable", Retryable: true, Message: fmt.Sprintf("the credential %q can't be opened: the gateway doesn't take this worker's CREDENTIALS_TOKEN (or INTERNAL_TOKEN, where that isn't set)", idOrName)}, false
 	}
 	return &node.Error{Code: "credential-unavailable", Retryable: true, Message: fmt.Sprintf("the credential %q can't be opened now: the gateway answers %d: %s", idOrName, status.Status, status.Detail)}, false
 }

@@ -140,7 +140,7 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	hint := ""
 	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden {
-		hint = " (is INTERNAL_TOKEN the same there?)"
+		hint = " (is INTERNAL_TOKEN or CREDENTIALS_TOKEN the same there?)"
 	}
 	return fmt.Sprintf("upstream %s: %s answers %d %s%s: %s", e.Path, e.Base, e.Status, http.StatusText(e.Status), hint, e.Detail)
 }
