@@ -144,7 +144,7 @@ job "worker" {
         }
       }
 
-      # A changed secret takes effect with the next release, or with nomad job restart, one after the other: never in all
+      # A changed secret takes effect with the next release, or with nomad job restart -reschedule, one by one: never in all
       # allocations at once.
       template {
         data        = <<-EOT
