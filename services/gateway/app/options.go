@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"flowplatform/services/internal/env"
@@ -24,7 +25,7 @@ type Options struct {
 	DenyPrivate        bool   `env:"HTTP_DENY_PRIVATE" envDefault:"false" desc:"credentials that are tried out may not lead into private networks; as at the workers"`
 	DenyLoopback       bool   `env:"HTTP_DENY_LOOPBACK" envDefault:"false" desc:"credentials that are tried out may not lead to this machine; as at the workers"`
 	WSPort             int    `env:"WS_PORT" min:"0" max:"65535" desc:"port of the WebSocket, PORT if not set; not used yet"`
-	WSCORSOrigins      string `env:"WS_CORS_ORIGINS" desc:"origins that may open the WebSocket; not used yet"`
+	WSCORSOrigins      string `env:"WS_CORS_ORIGINS" desc:"origins like https://flows.example whose scripts may call the API (and open the WebSocket, once there is one), by comma; * is everybody's"`
 	TrustedProxies     string `env:"TRUSTED_PROXIES" envDefault:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16" desc:"networks whose X-Forwarded-For is believed, by comma"`
 	UnhandedLimit      int    `env:"ACCEPT_UNHANDED_LIMIT" envDefault:"50000" min:"1" max:"100000" desc:"accepted executions that may wait for RabbitMQ before new ones are refused with 503"`
 }
@@ -46,6 +47,24 @@ func (o *Options) proxies() ([]netip.Prefix, error) {
 			continue
 		}
 		out = append(out, p)
+	}
+	return out, errors.Join(errs...)
+}
+
+// origins reads WSCORSOrigins.
+func (o *Options) origins() ([]string, error) {
+	var out []string
+	var errs []error
+	for _, s := range strings.Split(o.WSCORSOrigins, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		u, err := url.Parse(s)
+		if s != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || s != u.Scheme+"://"+u.Host) {
+			errs = append(errs, fmt.Errorf("WS_CORS_ORIGINS: %q is not an origin like https://flows.example, without a path", s))
+			continue
+		}
+		out = append(out, s)
 	}
 	return out, errors.Join(errs...)
 }

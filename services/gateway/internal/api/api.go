@@ -26,8 +26,10 @@ import (
 	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/vault"
 	"flowplatform/services/gateway/internal/wait"
+	"flowplatform/services/internal/credential"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/live"
+	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 )
@@ -40,6 +42,7 @@ type Options struct {
 	DB          *store.DB
 	Accounts    *auth.Accounts
 	Definitions *definitions.Definitions
+	Catalogue   *node.Catalogue
 	Waits       *wait.Registry
 	Replies     *reply.Registry
 	Vault       *vault.Vault
@@ -53,7 +56,8 @@ type Options struct {
 	Shards func() int
 	// Limit counts a request of a client.
 	Limit     func(ctx context.Context, key string, perMinute int) live.Decision
-	RateLimit int // a minute and client
+	RateLimit int      // a minute and client
+	Origins   []string // whose scripts may call the API; * is everybody's
 	// Told tells owners of executions that they are to end; News tells the live view. Both only for speed.
 	Told func([]protocol.CancelOrder)
 	News func([]protocol.News)
@@ -86,7 +90,7 @@ type API struct {
 func New(o Options) *API {
 	a := &API{o: o, log: o.Log, router: chi.NewRouter(), plain: map[string]http.HandlerFunc{}, metrics: newMetrics(o.Registerer),
 		large: semaphore.NewWeighted(largeBodies), values: make(chan struct{}, valuesAtOnce), trials: make(chan struct{}, maxTrials)}
-	a.router.Use(a.observe)
+	a.router.Use(a.observe, a.secure)
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusNotFound, "there is nothing at %s; /api/docs lists what there is", r.URL.Path).Write(w)
 	})
@@ -101,9 +105,12 @@ func New(o Options) *API {
 	a.flowRoutes()
 	a.startRoutes()
 	a.executionRoutes()
+	a.whyRoute()
 	a.hookRoutes()
 	a.credentialRoutes()
 	a.valueRoutes()
+	a.catalogRoutes()
+	a.overviewRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)
@@ -155,8 +162,19 @@ func (a *API) config() huma.Config {
 
 // schemaName keeps the two kinds of problems apart.
 func schemaName(t reflect.Type, hint string) string {
-	if t == reflect.TypeFor[flow.Problem]() {
+	switch t {
+	case reflect.TypeFor[flow.Problem]():
 		return "DocumentProblem"
+	case reflect.TypeFor[node.View]():
+		return "NodeType"
+	case reflect.TypeFor[List[node.View]]():
+		return "ListNodeType"
+	case reflect.TypeFor[credential.View]():
+		return "CredentialType"
+	case reflect.TypeFor[List[credential.View]]():
+		return "ListCredentialType"
+	case reflect.TypeFor[node.ExampleView]():
+		return "NodeExample"
 	}
 	return huma.DefaultSchemaNamer(t, hint)
 }

@@ -101,7 +101,7 @@ func (a *API) executionRoutes() {
 		})
 	route(a, auth.Viewer, huma.Operation{OperationID: "getSteps", Method: http.MethodGet, Path: "/executions/{id}/steps", Tags: []string{tagExecutions}, Summary: "Show what an execution's steps did"}, a.steps)
 	route(a, auth.Viewer, huma.Operation{OperationID: "getWaits", Method: http.MethodGet, Path: "/executions/{id}/waits", Tags: []string{tagExecutions}, Summary: "Show what an execution waits for, or has waited for"}, a.waits)
-	route(a, auth.Editor, huma.Operation{OperationID: "cancelExecution", Method: http.MethodPost, Path: "/executions/{id}/cancel", Tags: []string{tagExecutions}, Summary: "Cancel an execution", DefaultStatus: http.StatusAccepted,
+	route(a, auth.Editor, huma.Operation{OperationID: "cancelExecution", Method: http.MethodPost, Path: "/executions/{id}/cancel", Tags: []string{tagExecutions}, Summary: "Cancel an execution", DefaultStatus: http.StatusAccepted, Responses: also[Execution](a, http.StatusOK, "It is cancelled"),
 		Description: "200: it is cancelled. 202: a worker has it and lets it end; calls in flight end first and are recorded. 409: it has ended otherwise."}, a.cancel)
 }
 
@@ -245,6 +245,14 @@ func (a *API) replay(ctx context.Context, x *store.Execution, events []flow.Even
 	return out, nil
 }
 
+func viewWait(w *protocol.OpenWait, now time.Time) Wait {
+	end := w.Met
+	if end.IsZero() {
+		end = now
+	}
+	return Wait{Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Since: w.Since, Due: w.Due, Met: w.Met, Seconds: max(0, end.Sub(w.Since).Seconds())}
+}
+
 func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] }, error) {
 	x, err := a.execution(ctx, in.ID)
 	if err != nil {
@@ -255,12 +263,8 @@ func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] },
 		return nil, err
 	}
 	out := make([]Wait, len(rows))
-	for i, w := range rows {
-		end := w.Met
-		if end.IsZero() {
-			end = a.o.Now().UTC()
-		}
-		out[i] = Wait{Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Since: w.Since, Due: w.Due, Met: w.Met, Seconds: max(0, end.Sub(w.Since).Seconds())}
+	for i := range rows {
+		out[i] = viewWait(&rows[i], a.o.Now().UTC())
 	}
 	return &struct{ Body List[Wait] }{List[Wait]{Items: out}}, nil
 }
@@ -314,9 +318,9 @@ func (a *API) answerWaited(w http.ResponseWriter, r *http.Request, id protocol.I
 }
 
 func (a *API) writeExecution(w http.ResponseWriter, x *store.Execution) {
-	status := http.StatusAccepted
-	if x.State.Final() {
-		status = http.StatusOK
+	if !x.State.Final() {
+		writeAccepted(w, x.ID, string(x.State))
+		return
 	}
 	body, err := json.Marshal(viewExecution(x))
 	if err != nil {
@@ -324,7 +328,7 @@ func (a *API) writeExecution(w http.ResponseWriter, x *store.Execution) {
 		return
 	}
 	w.Header()["Location"] = []string{Base + "/executions/" + x.ID.String()}
-	writeJSON(w, status, append(body, nl...))
+	writeJSON(w, http.StatusOK, append(body, nl...))
 }
 
 // replayed answers a start whose key was used before, with that execution.

@@ -41,7 +41,7 @@ func (h *hookWait) close() {
 }
 
 // wait gives what the flow answered; false: it ended, or the time is over.
-func (h *hookWait) wait(ctx context.Context, most time.Duration) (any, bool) {
+func (h *hookWait) wait(ctx context.Context, most time.Duration) (reply.Answer, bool) {
 	t := time.NewTimer(most)
 	defer t.Stop()
 	var answered <-chan struct{}
@@ -56,7 +56,7 @@ func (h *hookWait) wait(ctx context.Context, most time.Duration) (any, bool) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
-	return nil, false
+	return reply.Answer{}, false
 }
 
 // answerHook answers with what the flow says, or with its end.
@@ -74,7 +74,7 @@ func (a *API) answerHook(w http.ResponseWriter, r *http.Request, id protocol.ID,
 		}
 	}
 	if ok {
-		return writeHookAnswer(w, answer)
+		return a.writeHookAnswer(w, r, id, answer)
 	}
 	x, err := a.o.DB.ExecutionByID(r.Context(), id)
 	if err != nil { // it is accepted, and that is what must be said
@@ -93,13 +93,13 @@ func (a *API) answerHook(w http.ResponseWriter, r *http.Request, id protocol.ID,
 }
 
 // recorded looks for an answer among all that was reported.
-func (a *API) recorded(ctx context.Context, id protocol.ID, nodes []string) (any, bool, error) {
+func (a *API) recorded(ctx context.Context, id protocol.ID, nodes []string) (reply.Answer, bool, error) {
 	if len(nodes) == 0 {
-		return nil, false, nil
+		return reply.Answer{}, false, nil
 	}
 	reports, err := a.o.DB.ReportsOf(ctx, id)
 	if err != nil {
-		return nil, false, err
+		return reply.Answer{}, false, err
 	}
 	lists := make([]json.RawMessage, len(reports))
 	for i := range reports {
@@ -109,8 +109,19 @@ func (a *API) recorded(ctx context.Context, id protocol.ID, nodes []string) (any
 }
 
 // writeHookAnswer writes what flow.respond gave.
-func writeHookAnswer(w http.ResponseWriter, answer any) error {
-	m, _ := answer.(map[string]any)
+func (a *API) writeHookAnswer(w http.ResponseWriter, r *http.Request, id protocol.ID, answer reply.Answer) error {
+	if answer.Ref.Ref != "" {
+		fetch, leave := a.fetcher(r.Context(), id)
+		defer leave()
+		raw, err := fetch(answer.Ref)
+		if err != nil {
+			return err
+		}
+		if answer.Output, err = flow.DecodeValue(raw); err != nil {
+			return err
+		}
+	}
+	m, _ := answer.Output.(map[string]any)
 	status, _ := m["status"].(int)
 	if status < 200 || status > 599 {
 		status = http.StatusOK

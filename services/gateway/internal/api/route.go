@@ -33,7 +33,10 @@ func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.C
 	if !strings.HasPrefix(op.Path, hookBase) { // hooks are at the root
 		op.Path = Base + op.Path
 	}
-	op.Responses = map[string]*huma.Response{"default": a.problem}
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = a.problem
 	op.Metadata = map[string]any{roleKey: role.String()}
 	if role == public {
 		op.Security = []map[string][]string{}
@@ -43,12 +46,22 @@ func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.C
 		op.Description += " Role: " + role.String() + "."
 	}
 	op.Extensions = map[string]any{"x-role": role.String()}
+	if op.Method == http.MethodPost || op.Method == http.MethodPut || op.Method == http.MethodPatch {
+		if op.MaxBodyBytes == 0 {
+			op.MaxBodyBytes = maxSmallBody
+		}
+		op.Extensions["x-max-body-bytes"] = op.MaxBodyBytes
+	}
 	op.Description = strings.TrimSpace(op.Description)
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humachi.Unwrap(ctx)
 		who, p := a.admit(w, r, role)
 		if p != nil {
 			p.Write(w)
+			return
+		}
+		if ct := r.Header.Get("Content-Type"); r.ContentLength != 0 && op.MaxBodyBytes > 0 && ct != "" && !strings.Contains(ct, "json") {
+			notJSON(ct).Write(w)
 			return
 		}
 		next(huma.WithValue(ctx, callerKey{}, &caller{who: who, address: a.address(r)}))
@@ -67,6 +80,18 @@ func route[I, O any](a *API, role auth.Role, op huma.Operation, h func(context.C
 	if content != nil {
 		op.RequestBody.Content = content // huma adds application/octet-stream for a raw body
 	}
+}
+
+// maxSmallBody bounds bodies that say nothing else.
+const maxSmallBody = 16 << 10
+
+func notJSON(contentType string) *problem.Problem {
+	return problem.New(http.StatusUnsupportedMediaType, "the body must be application/json, not %s", contentType)
+}
+
+// also documents another answer of an operation.
+func also[T any](a *API, status int, description string) map[string]*huma.Response {
+	return map[string]*huma.Response{strconv.Itoa(status): {Description: description, Content: map[string]*huma.MediaType{"application/json": {Schema: schemaOf[T](a.huma.OpenAPI().Components.Schemas, "")}}}}
 }
 
 func schemaOf[T any](r huma.Registry, hint string) *huma.Schema {

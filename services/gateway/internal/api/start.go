@@ -90,7 +90,7 @@ type batchInput struct {
 func (a *API) startRoutes() {
 	never := errors.New("served by a plain handler")
 	a.plain["startExecution"] = a.start
-	route(a, auth.Editor, huma.Operation{OperationID: "startExecution", Method: http.MethodPost, Path: "/flows/{id}/executions", Tags: []string{tagExecutions}, Summary: "Start an execution", DefaultStatus: http.StatusAccepted,
+	route(a, auth.Editor, huma.Operation{OperationID: "startExecution", Method: http.MethodPost, Path: "/flows/{id}/executions", Tags: []string{tagExecutions}, Summary: "Start an execution", DefaultStatus: http.StatusAccepted, Responses: also[Execution](a, http.StatusOK, "With ?wait: it has ended"),
 		Description: "202 means that it is committed: it will reach a final state, whatever breaks. The body may be empty.", MaxBodyBytes: maxStartBody},
 		func(context.Context, *startInput) (*startOutput, error) { return nil, never })
 	a.plain["startBatch"] = a.startBatch
@@ -121,7 +121,7 @@ func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *aut
 		return nil, nil, nil, errFull()
 	}
 	if ct := r.Header.Get("Content-Type"); ct != "" && !strings.Contains(ct, "json") {
-		return nil, nil, nil, problem.New(http.StatusUnsupportedMediaType, "the body must be application/json, not %s", ct)
+		return nil, nil, nil, notJSON(ct)
 	}
 	held := int64(0)
 	leave = func() { a.large.Release(held) }

@@ -7,6 +7,7 @@ package reply
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -54,7 +55,7 @@ type Waiter struct {
 	asked   time.Time
 	changed bool
 	done    chan struct{}
-	answer  any
+	answer  Answer
 }
 
 // NewRegistry makes one that works until Stop.
@@ -98,8 +99,8 @@ func (w *Waiter) Close() {
 // Done is closed when the flow has answered.
 func (w *Waiter) Done() <-chan struct{} { return w.done }
 
-// Answer is the output of the node that answered; read it after Done.
-func (w *Waiter) Answer() any { return w.answer }
+// Answer is what the flow has answered; read it after Done.
+func (w *Waiter) Answer() Answer { return w.answer }
 
 // Changed says that an execution may have reported something.
 func (r *Registry) Changed(id protocol.ID) {
@@ -224,16 +225,36 @@ func (r *Registry) take(reports []protocol.StoredReport) {
 	}
 }
 
-// Find looks for the first answer that one of the nodes gave.
-func Find(lists []json.RawMessage, nodes []string) (any, bool, error) {
-	events, err := protocol.DecodeEvents(lists)
-	if err != nil {
-		return nil, false, err
-	}
-	for _, e := range events {
-		if e.Type == flow.EventSucceeded && slices.Contains(nodes, e.Node) {
-			return e.Output, true, nil
+// Answer is what the node that answered gave: its output, or where that is.
+type Answer struct {
+	Output any
+	Ref    protocol.Value // Ref.Ref is "" when it is in Output
+}
+
+// Find looks for the first answer that one of the nodes gave. Large outputs of other steps are left where they are.
+func Find(lists []json.RawMessage, nodes []string) (Answer, bool, error) {
+	for _, list := range lists {
+		var events []struct {
+			Type   string          `json:"t"`
+			Node   string          `json:"n"`
+			Output json.RawMessage `json:"o"`
+			Ref    *protocol.Value `json:"r"`
+		}
+		if err := json.Unmarshal(list, &events); err != nil {
+			return Answer{}, false, fmt.Errorf("recorded steps: %w", err)
+		}
+		for _, e := range events {
+			switch {
+			case e.Type != flow.EventSucceeded || !slices.Contains(nodes, e.Node):
+				continue
+			case e.Ref != nil:
+				return Answer{Ref: *e.Ref}, true, nil
+			case len(e.Output) == 0:
+				return Answer{}, true, nil
+			}
+			v, err := flow.DecodeValue(e.Output)
+			return Answer{Output: v}, err == nil, err
 		}
 	}
-	return nil, false, nil
+	return Answer{}, false, nil
 }
