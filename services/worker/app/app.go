@@ -71,6 +71,7 @@ type App struct {
 	keeper *session.Keeper
 	feed   *link.Feed
 	file   *session.LockFile
+	term   int64  // of the last leader that was heard; only obey has it
 	cause  string // why it isn't working yet, or any more
 	fatal  error  // why it ends by itself
 

@@ -147,6 +147,13 @@ func (r *Runner) Resize(slots int) {
 	r.intake.resize(slots)
 }
 
+// Ended is how many executions have left since the beginning: ended, suspended, or handed back.
+func (r *Runner) Ended() uint64 {
+	r.intake.mu.Lock()
+	defer r.intake.mu.Unlock()
+	return r.intake.ended
+}
+
 // Load says how the Runner is loaded.
 func (r *Runner) Load() (slots, running, buffered int) { return r.intake.counts() }
 
