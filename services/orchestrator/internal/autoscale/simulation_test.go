@@ -17,18 +17,17 @@ type world struct {
 	begin    int // seconds from a count to the worker's first task
 	estimate float64
 
-	desired  int
-	begun    []int // second in which each worker begins
-	waiting  float64
-	until    int // of the deployment
-	history  []int
-	changes  []string
-	ups      int
-	downs    int
-	flaps    int // changes of direction
-	last     int
-	refused  int
-	unplaced bool
+	desired int
+	begun   []int // second in which each worker begins
+	waiting float64
+	until   int // of the deployment
+	history []int
+	changes []string
+	ups     int
+	downs   int
+	flaps   int // changes of direction
+	last    int
+	refused int
 }
 
 const slotsEach = 20
