@@ -13,7 +13,7 @@ const maxID = 100
 // Compile checks a definition and makes a Program of it. It returns all problems at once, and a Program only when there are none. A typeVersion of 0 is filled in
 // with the newest, in def itself; def must not be changed afterwards.
 func Compile(def *Definition, view FlowView, types Types, lang Language) (*Program, []Problem) {
-	c := &compiler{def: def, types: types, perItem: map[int][]string{}, p: &Program{def: def, view: view, index: make(map[string]int32, len(def.Nodes)), nodes: make([]programNode, len(def.Nodes))}}
+	c := &compiler{def: def, types: types, typ: map[int]NodeType{}, p: &Program{def: def, view: view, index: make(map[string]int32, len(def.Nodes)), nodes: make([]programNode, len(def.Nodes))}}
 	c.settings()
 	for i := range def.Nodes {
 		c.node(i)
@@ -34,7 +34,7 @@ type compiler struct {
 	types    Types
 	p        *Program
 	problems []Problem
-	perItem  map[int][]string
+	typ      map[int]NodeType
 	broken   []bool // nodes whose edges can't be judged: unknown type, or an id that stands for two
 }
 
@@ -112,7 +112,7 @@ func (c *compiler) node(i int) {
 	}
 	n.TypeVersion = typ.Version
 	pn.version, pn.kind, pn.container, pn.wants, pn.timeout = typ.Version, typ.Kind, typ.Container, typ.Inputs, time.Duration(n.Timeout)
-	c.perItem[i] = typ.PerItem
+	c.typ[i] = typ
 	if pn.timeout == 0 {
 		pn.timeout = typ.Timeout
 	}
@@ -230,7 +230,8 @@ func (c *compiler) expressions(lang Language) {
 				}
 			}
 		}
-		t.count, t.perItem, t.formulas = 0, c.perItem[i], nil
+		t.count, t.perItem, t.formulas = 0, c.typ[i].PerItem, nil
+		t.literal = c.typ[i].Literal
 		config := n.Config
 		if config == nil {
 			config = map[string]any{}

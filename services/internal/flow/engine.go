@@ -33,6 +33,7 @@ type NodeType struct {
 	Inputs    bool                                 // its commands carry Inputs
 	Ports     func(config map[string]any) []string // the ports that this configuration has; nil: PortMain only
 	PerItem   []string                             // pointers into the config, * for any key or index, of what is not evaluated before the node runs: Scope.Formulas has it
+	Literal   []string                             // pointers, likewise, of texts in another language, where {{ means nothing to us
 	Timeout   time.Duration                        // default for one try; 0: none
 	Retry     *Retry                               // default; nil: one try
 	// Check returns every problem of a configuration whose strings may still be expressions, pointers relative to the config.

@@ -42,12 +42,16 @@ type templates struct {
 	use      func(ptr string, column int, e Expression) // called for each expression
 	count    uint64
 	perItem  []string            // patterns of NodeType.PerItem
+	literal  []string            // and of NodeType.Literal
 	formulas map[string]*Formula // what they matched
 }
 
 func (c *templates) compile(v any, ptr string) *template {
 	if slices.ContainsFunc(c.perItem, func(pattern string) bool { return matchPointer(pattern, ptr) }) {
 		return c.formula(v, ptr)
+	}
+	if slices.ContainsFunc(c.literal, func(pattern string) bool { return matchPointer(pattern, ptr) }) {
+		return &template{constant: v, pointer: ptr}
 	}
 	switch x := v.(type) {
 	case string:

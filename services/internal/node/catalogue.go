@@ -87,7 +87,7 @@ func newEntry(t Type) (entry, error) {
 		return entry{}, errors.New("what takes credentials has the setting credential, and nothing else has it")
 	}
 	e := entry{Type: t, config: config}
-	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Inputs: t.Inputs, PerItem: t.PerItem, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
+	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Inputs: t.Inputs, PerItem: t.PerItem, Literal: t.Literal, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
 	switch ports := t.Ports; {
 	case t.PortsFrom != "":
 		e.engine.Ports = func(config map[string]any) []string {
@@ -182,7 +182,7 @@ func (e entry) check(config map[string]any) []flow.Problem {
 	var ve *jsonschema.ValidationError
 	if errors.As(err, &ve) {
 		leaves(ve, func(leaf *jsonschema.ValidationError) {
-			if hasExpression(at(config, leaf.InstanceLocation)) {
+			if hasExpression(at(config, leaf.InstanceLocation)) && !slices.Contains(e.Literal, pointer(leaf.InstanceLocation)) {
 				return
 			}
 			out = append(out, problems(leaf)...)
@@ -295,6 +295,7 @@ type View struct {
 	Ports       []string        `json:"ports"`
 	PortsFrom   string          `json:"portsFrom,omitempty" doc:"JSON pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones"`
 	PerItem     []string        `json:"perItem,omitempty" doc:"JSON pointers into the config, likewise, of expressions that are evaluated once for each item, with item and index"`
+	Literal     []string        `json:"literal,omitempty" doc:"JSON pointers into the config, likewise, of texts in another language, in which {{ }} is no expression"`
 	Config      json.RawMessage `json:"config"`
 	Output      json.RawMessage `json:"output"`
 	Credentials []string        `json:"credentials,omitempty" doc:"Types of credential that the setting credential may name"`
@@ -315,7 +316,7 @@ type ExampleView struct {
 
 // View gives the type as the API shows it.
 func (s Spec) View() View {
-	v := View{Type: s.Type, Version: s.Version, Title: s.Title, Description: s.Description, Category: s.Category, Kind: s.Kind, Ports: s.Ports, PortsFrom: s.PortsFrom, PerItem: s.PerItem, Config: compact(s.Config), Output: compact(s.Output),
+	v := View{Type: s.Type, Version: s.Version, Title: s.Title, Description: s.Description, Category: s.Category, Kind: s.Kind, Ports: s.Ports, PortsFrom: s.PortsFrom, PerItem: s.PerItem, Literal: s.Literal, Config: compact(s.Config), Output: compact(s.Output),
 		Credentials: s.Credentials, Retry: s.Retry, Examples: []ExampleView{}}
 	if len(v.Ports) == 0 {
 		v.Ports = []string{flow.PortMain}

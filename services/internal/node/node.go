@@ -24,6 +24,7 @@ type Spec struct {
 	Ports       []string      // fixed ports; empty: main
 	PortsFrom   string        // pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones; they are no expressions
 	PerItem     []string      // pointers into the config, likewise, of expressions over item and index that the node evaluates itself: flow.Scope.Formulas
+	Literal     []string      // pointers into the config, likewise, of texts in another language (SQL, JavaScript): they are never evaluated, so that no value can become code
 	Inputs      bool          // it wants Call.Inputs
 	Credentials []string      // types of credential (package credential) that its setting "credential" may name; nil: it takes none
 	Timeout     time.Duration // default for one try
@@ -63,9 +64,6 @@ type Call struct {
 	Seed           uint64
 	Log            *slog.Logger
 	Limits         Limits
-	// Memory takes bytes of the worker's budget for what the try is about to read in, and waits until there are any; the execution holds them until it leaves the worker.
-	// nil: there is no budget.
-	Memory func(ctx context.Context, bytes int) error
 	// Inputs are the outputs that came in by the edges that were taken, in the order of the document's edges; only for types whose Spec asks for them.
 	Inputs []flow.Input
 	// Credential opens the credential that the config's field "credential" names (an id or a name), of one of the types given. What it gives stays in
