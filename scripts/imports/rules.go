@@ -48,6 +48,7 @@ func theRules() rules {
 		internal = "services/internal/"
 		tests    = "services/internal/testkit/..."
 		endToEnd = "services/e2e/..."
+		users    = internal + "nodes" // sql.query, redis.command and amqp.publish: what store, live and broker know is the platform's own schema, keys and topology
 	)
 	return rules{
 		Pure: []purity{
@@ -56,16 +57,18 @@ func theRules() rules {
 			{internal + "protocol/sim", []string{internal + "flow", internal + "protocol"}, "what the simulator runs must be the protocol itself"},
 		},
 		Owned: []ownership{
-			{"github.com/jackc/pgx/v5/...", []string{internal + "store/...", tests, endToEnd}, "PostgreSQL belongs to store"},
+			{"github.com/jackc/pgx/v5/...", []string{internal + "store/...", users, tests, endToEnd}, "PostgreSQL belongs to store; nodes talk to the servers of users, with connections of their own"},
 			{"github.com/pressly/goose/v3/...", []string{internal + "store/...", tests}, "migrations belong to store"},
-			{"github.com/rabbitmq/amqp091-go/...", []string{internal + "broker/...", tests, endToEnd}, "RabbitMQ belongs to broker"},
-			{"github.com/redis/go-redis/v9/...", []string{internal + "live/...", tests, endToEnd}, "Redis belongs to live"},
+			{"github.com/rabbitmq/amqp091-go/...", []string{internal + "broker/...", users, tests, endToEnd}, "RabbitMQ belongs to broker; nodes talk to the servers of users, with connections of their own"},
+			{"github.com/redis/go-redis/v9/...", []string{internal + "live/...", users, tests, endToEnd}, "Redis belongs to live; nodes talk to the servers of users, with connections of their own"},
 			{"github.com/hashicorp/consul/api/...", []string{"services/orchestrator/internal/leader/...", internal + "discovery/...", tests, endToEnd}, "Consul belongs to leader and discovery"},
 			{"github.com/hashicorp/nomad/api/...", []string{"services/orchestrator/internal/fleet/...", endToEnd}, "Nomad belongs to fleet"},
 			{"github.com/go-chi/chi/v5/...", []string{"services/gateway/internal/api/..."}, "HTTP routes belong to the gateway's api"},
 			{"github.com/danielgtaylor/huma/v2/...", []string{"services/gateway/internal/api/..."}, "OpenAPI belongs to the gateway's api"},
 			{"github.com/expr-lang/expr/...", []string{internal + "expr/..."}, "the expression language belongs to expr"},
 			{"github.com/santhosh-tekuri/jsonschema/v6/...", []string{internal + "...", "services/gateway/internal/..."}, "schemas are checked at the edge"},
+			{"github.com/itchyny/gojq/...", []string{internal + "nodes"}, "jq belongs to data.transform"},
+			{"modernc.org/quickjs/...", []string{internal + "nodes/script"}, "JavaScript runs in processes of its own, which script keeps"},
 			{"github.com/caarlos0/env/v11/...", []string{internal + "env/..."}, "options belong to env"},
 			{"github.com/alecthomas/kong/...", []string{"services/flowctl/..."}, "the command line belongs to flowctl"},
 		},

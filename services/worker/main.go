@@ -6,10 +6,14 @@ package main
 import (
 	"os"
 
+	"flowplatform/services/internal/nodes/script"
 	"flowplatform/services/internal/service"
 	"flowplatform/services/worker/app"
 )
 
 func main() {
+	if status, is := script.Child(); is { // one of a worker's own processes, for data.code
+		os.Exit(status)
+	}
 	os.Exit(service.Main("worker", func(o *app.Options) string { return o.LogLevel }, app.Run))
 }

@@ -113,7 +113,7 @@ type group struct {
 }
 
 func (aggregate) Execute(ctx context.Context, c node.Call) (node.Result, error) {
-	items, problem := list(c.Config, "items")
+	items, problem := listOf(c.Config, "items")
 	if problem != nil {
 		return node.Result{}, problem
 	}

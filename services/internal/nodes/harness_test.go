@@ -2,13 +2,24 @@ package nodes
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"time"
 
 	"flowplatform/services/internal/expr"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/node"
+	"flowplatform/services/internal/nodes/script"
 )
+
+var scripts = script.NewHost("", 2)
+
+func TestMain(m *testing.M) {
+	if status, is := script.Child(); is {
+		os.Exit(status)
+	}
+	os.Exit(m.Run())
+}
 
 // decode reads a value as the platform does.
 func decode(t testing.TB, s string) any {
@@ -49,7 +60,7 @@ func prepared(t testing.TB, typ, config, input string) (node.Executor, node.Call
 		t.Fatalf("%d commands; %v", len(cmds), st.Failure())
 	}
 	x, _ := catalogue(t).Executor(typ, 0)
-	return x, node.Call{Config: cmds[0].Config, Now: cmds[0].Now, Seed: cmds[0].Seed, Scope: cmds[0].Scope, Inputs: cmds[0].Inputs}
+	return x, node.Call{Config: cmds[0].Config, Now: cmds[0].Now, Seed: cmds[0].Seed, Scope: cmds[0].Scope, Inputs: cmds[0].Inputs, Limits: node.Limits{MaxValueBytes: 256 << 10}}
 }
 
 // compute runs a node in a flow: its output as JSON, or "port: …", or "code: message" of its error.

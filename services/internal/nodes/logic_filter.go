@@ -34,7 +34,7 @@ func logicFilter() node.Type {
 type filter struct{}
 
 func (filter) Execute(ctx context.Context, c node.Call) (node.Result, error) {
-	items, problem := list(c.Config, "items")
+	items, problem := listOf(c.Config, "items")
 	if problem != nil {
 		return node.Result{}, problem
 	}
@@ -55,7 +55,7 @@ func (filter) Execute(ctx context.Context, c node.Call) (node.Result, error) {
 	return node.Result{Output: kept}, nil
 }
 
-func list(config map[string]any, field string) ([]any, *node.Error) {
+func listOf(config map[string]any, field string) ([]any, *node.Error) {
 	v, ok := config[field].([]any)
 	if !ok {
 		return nil, wrong(field, config[field], "a list")

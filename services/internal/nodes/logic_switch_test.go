@@ -5,6 +5,7 @@ import (
 
 	"flowplatform/services/internal/expr"
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/node"
 )
 
 func TestSwitch(t *testing.T) {
@@ -46,5 +47,24 @@ func TestFail(t *testing.T) {
 	}
 	if got := compute(t, "flow.fail", `{"message": "{{ input }}"}`, `5`); got != "config: message is 5, it must be a text" {
 		t.Error(got)
+	}
+}
+
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	object := func(k string, v any) map[string]any { return map[string]any{k: v} }
+	inputs := []flow.Input{{From: "b", Output: object("x", 1)}, {From: "a", Output: map[string]any{"x": 2, "y": 3}}, {From: "c"}}
+	for mode, want := range map[string]string{"": `{"a":{"x":2,"y":3},"b":{"x":1},"c":null}`, "all": `{"a":{"x":2,"y":3},"b":{"x":1},"c":null}`, "first": `{"x":1}`, "combine": `{"x":2,"y":3}`} {
+		config := map[string]any{}
+		if mode != "" {
+			config["mode"] = mode
+		}
+		r, err := merge{}.Execute(t.Context(), node.Call{Config: config, Inputs: inputs})
+		if err != nil || encode(t, r.Output) != want {
+			t.Errorf("%s: %v %v", mode, r.Output, err)
+		}
+	}
+	if _, err := (merge{}).Execute(t.Context(), node.Call{Config: object("mode", "combine"), Inputs: []flow.Input{{From: "a", Output: 1}}}); err == nil {
+		t.Error("a number has no fields")
 	}
 }

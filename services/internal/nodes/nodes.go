@@ -7,11 +7,14 @@ import (
 
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/node"
+	"flowplatform/services/internal/nodes/script"
 )
 
 // Options of the built-in nodes.
 type Options struct {
-	HTTP HTTPOptions
+	HTTP    HTTPOptions
+	Scripts *script.Host // runs data.code; nil: it can't be run, only checked
+	AMQPURL string       // of the platform's own broker, as flows use it: amqp.publish without a credential; "": there is none
 }
 
 // Builtin lists the built-in node types. What only reads their specs (the gateway) may give zero Options.
@@ -21,14 +24,20 @@ func Builtin(o Options) []node.Type {
 		triggerWebhook(),
 		dataSet(),
 		dataAggregate(),
+		dataTransform(),
+		dataCode(o.Scripts),
 		logicIf(),
 		logicSwitch(),
 		logicFilter(),
+		logicMerge(),
 		flowFail(),
 		flowDelay(),
 		flowStop(),
 		flowRespond(),
 		httpRequest(o.HTTP),
+		sqlQuery(o.HTTP),
+		redisCommand(o.HTTP),
+		amqpPublish(o.HTTP, o.AMQPURL),
 	}
 }
 

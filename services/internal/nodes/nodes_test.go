@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write docs/nodes anew")
 
 func catalogue(t testing.TB) *node.Catalogue {
 	t.Helper()
-	c, err := Catalogue(Options{})
+	c, err := Catalogue(Options{Scripts: scripts})
 	if err != nil {
 		t.Fatal(err)
 	}

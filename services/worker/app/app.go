@@ -35,6 +35,7 @@ import (
 	"flowplatform/services/internal/lifecycle"
 	"flowplatform/services/internal/node"
 	"flowplatform/services/internal/nodes"
+	"flowplatform/services/internal/nodes/script"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/telemetry"
 	"flowplatform/services/worker/internal/credentials"
@@ -71,7 +72,6 @@ type App struct {
 	keeper *session.Keeper
 	feed   *link.Feed
 	file   *session.LockFile
-	term   int64  // of the last leader that was heard; only obey has it
 	cause  string // why it isn't working yet, or any more
 	fatal  error  // why it ends by itself
 
@@ -106,7 +106,9 @@ func (a *App) component(name string) *slog.Logger { return a.log.With("component
 func (a *App) build() error {
 	a.limits()
 	var err error
-	if a.catalogue, err = nodes.Catalogue(nodes.Options{HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}}); err != nil {
+	if a.catalogue, err = nodes.Catalogue(nodes.Options{
+		HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}, Scripts: script.NewHost("", int(math.Ceil(a.o.CPULimitCores))), AMQPURL: a.o.NodesRabbitMQURL,
+	}); err != nil {
 		return err
 	}
 	if a.directory, err = upstream.NewDirectory("ORCHESTRATOR_URL", "orchestrator", a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
@@ -141,7 +143,7 @@ func (a *App) build() error {
 	a.runner = runner.New(runner.Options{
 		Worker: a.o.WorkerID, Slots: a.o.MaxConcurrentFlows, MaxNodes: a.o.MaxConcurrentNodes, NodeTimeout: a.o.NodeTimeout, ClaimTimeout: 2 * time.Second, Programs: maxPrograms,
 		Window: a.window, Claims: claims.Claims, SessionDead: a.poke, Publisher: a.outbox, Load: a.load, Executors: a.catalogue.Executor,
-		Values: upstream.Values{Client: upstream.NewClient(a.directory, a.o.InternalToken)}, ValueCache: a.o.MemoryLimitMB << 20 / 16, Memory: a.o.MemoryLimitMB << 20 / 4,
+		Values: upstream.Values{Client: upstream.NewClient(a.directory, a.o.InternalToken)}, ValueCache: a.o.MemoryLimitMB << 20 / 16,
 		Credential: credentials.New(upstream.NewClient(a.gateways, cmp.Or(a.o.CredentialsToken, a.o.InternalToken)).OpenCredential, time.Now).Get,
 		Log:        a.component("runner"), NodeLog: nodeLog.With("component", "node", "worker", a.o.WorkerID), Registerer: a.registry,
 	})

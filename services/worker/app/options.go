@@ -34,6 +34,7 @@ type Options struct {
 	StopPatience         time.Duration `env:"STOP_PATIENCE" envDefault:"60s" min:"0s" max:"24h" desc:"how long steps in flight may take after that before they are cut"`
 	DenyPrivate          bool          `env:"HTTP_DENY_PRIVATE" envDefault:"false" desc:"flows may not call private networks"`
 	DenyLoopback         bool          `env:"HTTP_DENY_LOOPBACK" envDefault:"false" desc:"flows may not call this machine"`
+	NodesRabbitMQURL     string        `env:"FLOW_NODES_RABBITMQ_URL" secret:"true" desc:"the platform's broker as flows use it (vhost flows, user flow_nodes): where amqp.publish goes without a credential; without it, it needs one"`
 	Allocation           string        `env:"NOMAD_ALLOC_ID" desc:"allocation under Nomad"`
 }
 

@@ -349,21 +349,21 @@ func (t *txn) OpenSession(_ context.Context, req protocol.OpenSessionRequest) er
 	return nil
 }
 
-func (t *txn) Beat(_ context.Context, ids []protocol.ID) (map[protocol.ID]protocol.Orders, error) {
+func (t *txn) Beat(_ context.Context, ids []protocol.ID) (map[protocol.ID]bool, error) {
 	if err := t.statement(); err != nil {
 		return nil, err
 	}
-	out := map[protocol.ID]protocol.Orders{}
+	out := map[protocol.ID]bool{}
 	for _, id := range ids {
 		se := t.s.session(id)
-		if _, done := out[id]; done || se == nil || !se.Alive {
+		if se == nil || !se.Alive || out[id] {
 			continue
 		}
 		if err := t.acquire(&se.lock); err != nil {
 			return nil, err
 		}
 		if se.Alive {
-			out[id] = protocol.Orders{}
+			out[id] = true
 			t.ops = append(t.ops, func() { se.Beat++ })
 		}
 	}

@@ -17,16 +17,13 @@ import (
 //	t  timer                          v  effect whose value the database refuses now and then
 //	r  effect that fails now and      o  effect that is too slow now and then, and is tried again
 //	   then and is tried again        k  effect that kills its worker
-//	   (soon, or after a while)       (ep) a loop over rounds items, two at once, with these nodes inside
+//	   (soon, or after a while)
 type shape struct {
 	drawing string
 	program *flow.Program
 }
 
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)"}
-
-// rounds that a loop makes.
-const rounds = 3
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep"}
 
 // poisonous shapes are only for the histories that ask for them.
 var poisonous = []string{"ek"}
@@ -45,9 +42,6 @@ type types struct{}
 
 func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
 	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
-	if typ == "sim.each" {
-		return flow.NodeType{Type: typ, Version: 1, Kind: flow.KindContainer, Container: flow.Foreach}, true
-	}
 	k, ok := kinds[typ]
 	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
 }
@@ -62,18 +56,10 @@ func compile(drawing string) *flow.Program {
 	d := &flow.Definition{Name: drawing, Nodes: []flow.Node{{ID: "start", Type: "trigger.manual"}}}
 	n := 0
 	chain := func(part string, from []string) string {
-		loop := ""
 		for _, c := range part {
-			if c == ')' {
-				from, loop = []string{loop}, ""
-				continue
-			}
 			n++
-			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n), Parent: loop}
+			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n)}
 			switch c {
-			case '(':
-				node.ID, node.Type = fmt.Sprintf("loop%d", n), "sim.each"
-				node.Config = map[string]any{"items": make([]any, rounds), "concurrency": 2}
 			case 'p':
 				node.Type = "sim.pure"
 			case 't':
@@ -95,9 +81,6 @@ func compile(drawing string) *flow.Program {
 				d.Edges = append(d.Edges, flow.Edge{From: f, To: node.ID})
 			}
 			from = []string{node.ID}
-			if c == '(' {
-				from, loop = nil, node.ID
-			}
 		}
 		return from[0]
 	}
@@ -126,37 +109,19 @@ func compile(drawing string) *flow.Program {
 	return p
 }
 
-// effectsOf lists the effects of a shape as placeOf names them.
+// effectsOf lists the effects of a shape as compile names them.
 func effectsOf(shape int) []string {
 	var out []string
-	n, inside := 0, false
+	n := 0
 	for _, c := range shapes()[shape].drawing {
 		switch c {
 		case '[', '|', ']':
 			continue
-		case ')':
-			inside = false
-			continue
 		}
 		n++
-		inside = inside || c == '('
-		for i := range rounds {
-			switch {
-			case !isEffect(c):
-			case inside:
-				out = append(out, fmt.Sprintf("%c%d.%d", c, n, i))
-			case i == 0:
-				out = append(out, fmt.Sprintf("%c%d", c, n))
-			}
+		if isEffect(c) {
+			out = append(out, fmt.Sprintf("%c%d", c, n))
 		}
 	}
 	return out
-}
-
-// placeOf names a turn of a node.
-func placeOf(node, iteration string) string {
-	if iteration == "" {
-		return node
-	}
-	return node + "." + iteration
 }

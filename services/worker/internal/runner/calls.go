@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
@@ -115,15 +114,8 @@ func (e *effects) do(c *call) {
 	}
 	cuttable, cancel := context.WithCancelCause(window)
 	defer cancel(nil)
-	ctx, timeout := context.WithCancelCause(cuttable)
-	defer timeout(nil)
-	timer := time.AfterFunc(limit, func() { timeout(context.DeadlineExceeded) })
-	defer timer.Stop()
-	memory := func(ctx context.Context, n int) error { // the node isn't to blame for the wait: its time begins anew
-		timer.Stop()
-		defer timer.Reset(limit)
-		return r.memory.take(ctx, t, n)
-	}
+	ctx, release := context.WithTimeout(cuttable, limit)
+	defer release()
 	e.mu.Lock()
 	if c.state != callQueued {
 		e.mu.Unlock()
@@ -144,7 +136,7 @@ func (e *effects) do(c *call) {
 		t.tell(news{kind: newsCut, key: key}, true)
 		return
 	}
-	result, err := r.execute(ctx, t, c.cmd, memory)
+	result, err := r.execute(ctx, t, c.cmd)
 	r.metrics.inflight.Dec()
 	if err != nil && cuttable.Err() != nil { // the window's end or the run's wish: the outcome is unknown
 		r.metrics.steps.WithLabelValues(c.cmd.Type, "cut").Inc()
