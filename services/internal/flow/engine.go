@@ -170,7 +170,7 @@ type Event struct {
 	Stop      bool      `json:"x,omitempty"` // with EventSucceeded: the execution ends here, with Output as its own
 	Sum       bool      `json:"z,omitempty"` // part of a checkpoint: stands for all that happened to the step so far
 	Last      time.Time `json:"l,omitzero"`  // of a checkpoint: the step's clock, where it isn't At
-	Rounds    []Round   `json:"r,omitempty"` // with EventRounds: the rounds whose events follow; Output is the list of what all rounds so far gave
+	Rounds    []Round   `json:"q,omitempty"` // with EventRounds: the rounds whose events follow; Output is the list of what all rounds so far gave
 }
 
 // Types of events.

@@ -71,8 +71,8 @@ func newEntry(t Type) (entry, error) {
 		return entry{}, errors.New("a type is called like http.request")
 	case t.Version < 1:
 		return entry{}, errors.New("versions begin with 1")
-	case t.Executor == nil:
-		return entry{}, errors.New("it has no executor")
+	case (t.Executor == nil) != (t.Kind == flow.KindContainer) || (t.Container != "") != (t.Kind == flow.KindContainer):
+		return entry{}, errors.New("every type but a container has an executor, and a container says how it makes its rounds")
 	case t.Title == "" || t.Description == "" || t.Category == "":
 		return entry{}, errors.New("title, description and category are needed")
 	}
@@ -87,7 +87,7 @@ func newEntry(t Type) (entry, error) {
 		return entry{}, errors.New("what takes credentials has the setting credential, and nothing else has it")
 	}
 	e := entry{Type: t, config: config}
-	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Inputs: t.Inputs, PerItem: t.PerItem, Literal: t.Literal, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
+	e.engine = flow.NodeType{Type: t.Type, Version: t.Version, Kind: t.Kind, Container: t.Container, Inputs: t.Inputs, PerItem: t.PerItem, Literal: t.Literal, Timeout: t.Timeout, Retry: t.Retry, Check: e.check}
 	switch ports := t.Ports; {
 	case t.PortsFrom != "":
 		e.engine.Ports = func(config map[string]any) []string {
@@ -291,7 +291,7 @@ type View struct {
 	Title       string          `json:"title"`
 	Description string          `json:"description"`
 	Category    string          `json:"category"`
-	Kind        flow.Kind       `json:"kind" enum:"trigger,pure,effect,wait"`
+	Kind        flow.Kind       `json:"kind" enum:"trigger,pure,effect,wait,container"`
 	Ports       []string        `json:"ports"`
 	PortsFrom   string          `json:"portsFrom,omitempty" doc:"JSON pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones"`
 	PerItem     []string        `json:"perItem,omitempty" doc:"JSON pointers into the config, likewise, of expressions that are evaluated once for each item, with item and index"`
@@ -306,12 +306,14 @@ type View struct {
 
 // ExampleView is an example as the catalogue shows it.
 type ExampleView struct {
-	Title  string         `json:"title"`
-	Config map[string]any `json:"config,omitempty"`
-	Input  any            `json:"input,omitempty"`
-	Output any            `json:"output,omitempty"`
-	Port   string         `json:"port,omitempty"`
-	Error  string         `json:"error,omitempty" doc:"Code of the error that it ends with"`
+	Title       string         `json:"title"`
+	Config      map[string]any `json:"config,omitempty"`
+	Input       any            `json:"input,omitempty"`
+	Output      any            `json:"output,omitempty"`
+	Port        string         `json:"port,omitempty"`
+	Error       string         `json:"error,omitempty" doc:"Code of the error that it ends with"`
+	Inside      []flow.Node    `json:"inside,omitempty" doc:"Of a container: the nodes inside it"`
+	InsideEdges []flow.Edge    `json:"insideEdges,omitempty" doc:"Their edges"`
 }
 
 // View gives the type as the API shows it.

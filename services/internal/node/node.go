@@ -16,20 +16,21 @@ type Spec struct {
 	Type        string
 	Version     int // from 1
 	Kind        flow.Kind
-	Title       string        // a few words, English
-	Description string        // one or two sentences, plain text
-	Category    string        // "trigger", "logic", "data", "flow", "integration"
-	Config      string        // JSON Schema 2020-12 of the config; additionalProperties false. Expression strings are allowed wherever a value is: the catalogue sees to that
-	Output      string        // JSON Schema 2020-12 of the output
-	Ports       []string      // fixed ports; empty: main
-	PortsFrom   string        // pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones; they are no expressions
-	PerItem     []string      // pointers into the config, likewise, of expressions over item and index that the node evaluates itself: flow.Scope.Formulas
-	Literal     []string      // pointers into the config, likewise, of texts in another language (SQL, JavaScript): they are never evaluated, so that no value can become code
-	Inputs      bool          // it wants Call.Inputs
-	Credentials []string      // types of credential (package credential) that its setting "credential" may name; nil: it takes none
-	Timeout     time.Duration // default for one try
-	Retry       *flow.Retry   // default; nil: one try
-	Examples    []Example     // run by tests
+	Container   flow.Container // of KindContainer: the engine settles it, it has no executor
+	Title       string         // a few words, English
+	Description string         // one or two sentences, plain text
+	Category    string         // "trigger", "logic", "data", "flow", "integration"
+	Config      string         // JSON Schema 2020-12 of the config; additionalProperties false. Expression strings are allowed wherever a value is: the catalogue sees to that
+	Output      string         // JSON Schema 2020-12 of the output
+	Ports       []string       // fixed ports; empty: main
+	PortsFrom   string         // pointer into the config, * for any key or index, of texts that name further ports, before the fixed ones; they are no expressions
+	PerItem     []string       // pointers into the config, likewise, of expressions over item and index that the node evaluates itself: flow.Scope.Formulas
+	Literal     []string       // pointers into the config, likewise, of texts in another language (SQL, JavaScript): they are never evaluated, so that no value can become code
+	Inputs      bool           // it wants Call.Inputs
+	Credentials []string       // types of credential (package credential) that its setting "credential" may name; nil: it takes none
+	Timeout     time.Duration  // default for one try
+	Retry       *flow.Retry    // default; nil: one try
+	Examples    []Example      // run by tests
 	// Check lists what the schema can't say of a config that fits it. Its strings may still be expressions. nil: nothing.
 	Check func(config map[string]any) []flow.Problem
 }
@@ -42,6 +43,9 @@ type Example struct {
 	Output any    // nil when it depends on the outside
 	Port   string // "" is main
 	Error  string // code of the error that it ends with
+	// Of a container: the nodes inside it, and their edges.
+	Inside      []flow.Node
+	InsideEdges []flow.Edge
 }
 
 // Executor does one try of a node. It must return soon after ctx ends. Errors: *Error steers retry and codes; any other error

@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -45,11 +46,26 @@ func TestExamples(t *testing.T) {
 					def.Nodes = append(def.Nodes, flow.Node{ID: "start", Type: "trigger.manual"})
 					def.Edges = []flow.Edge{{From: "start", To: "n"}}
 				}
+				for _, inner := range x.Inside {
+					inner.Parent = "n"
+					def.Nodes = append(def.Nodes, inner)
+				}
+				def.Edges = append(def.Edges, x.InsideEdges...)
+				if typ.Container == flow.Try {
+					def.Nodes = append(def.Nodes, flow.Node{ID: "last", Type: "flow.stop", Config: map[string]any{"output": "{{ steps.n.output }}"}})
+					def.Edges = append(def.Edges, flow.Edge{From: "n", Port: flow.PortFinally, To: "last"})
+				}
 				p, problems := flow.Compile(def, flow.FlowView{Name: "example", Version: 1}, c, expr.New())
 				if len(problems) > 0 {
 					t.Fatalf("%+v", problems)
 				}
 				st := p.Start(flow.Record{Input: x.Input, Execution: flow.ExecutionView{ID: "e", CreatedAt: time.Date(2029, 1, 1, 0, 0, 0, 0, time.UTC), Trigger: "manual"}})
+				if typ.Kind == flow.KindContainer {
+					container(t, c, st)
+					if port := st.Steps()[0].Port; port != cmp.Or(x.Port, flow.PortMain) {
+						t.Errorf("it left by %q, the example says %q", port, x.Port)
+					}
+				}
 				for _, cmd := range st.Next() {
 					if typ.Kind == flow.KindEffect {
 						return // depends on the outside; its configuration was evaluated
@@ -82,6 +98,26 @@ func TestExamples(t *testing.T) {
 					t.Errorf("%s %v %v, the example says %v", st.Outcome(), st.Failure(), st.Output(), x.Output)
 				}
 			})
+		}
+	}
+}
+
+// container runs the nodes inside of one.
+func container(t *testing.T, c *node.Catalogue, st *flow.State) {
+	t.Helper()
+	for commands := st.Next(); len(commands) > 0; commands = st.Next() {
+		for _, cmd := range commands {
+			e := flow.Event{Type: flow.EventSucceeded, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: 1, Pure: true}
+			executor, _ := c.Executor(cmd.Type, cmd.Version)
+			r, err := executor.Execute(t.Context(), node.Call{Config: cmd.Config, Now: cmd.Now, Seed: cmd.Seed, Scope: cmd.Scope, Inputs: cmd.Inputs})
+			e.Port, e.Output, e.Stop = r.Port, r.Output, r.Stop
+			var ne *node.Error
+			if errors.As(err, &ne) {
+				e.Type, e.Error = flow.EventFailed, &flow.Failure{Code: ne.Code, Message: ne.Message}
+			}
+			if err := st.Apply(e); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

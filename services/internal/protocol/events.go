@@ -77,6 +77,9 @@ func ResolveEvents(lists []json.RawMessage, fetch func(Value) (json.RawMessage, 
 				}
 				e.Output = v
 			}
+			if e.Type == flow.EventSum { // what came before is in what follows
+				out = out[:0]
+			}
 			out = append(out, e)
 		}
 	}

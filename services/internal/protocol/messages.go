@@ -55,6 +55,7 @@ type Entry struct {
 	Seq       int             `json:"seq,omitempty"`
 	Base      int             `json:"base,omitempty"`      // seq of the run's last confirmed report
 	Events    json.RawMessage `json:"events,omitempty"`    // JSON list of flow events
+	Whole     bool            `json:"whole,omitempty"`     // Events are a checkpoint: they replace all that was recorded before
 	State     State           `json:"state,omitempty"`     // EntryFinal
 	Output    json.RawMessage `json:"output,omitempty"`    // EntryFinal
 	OutputRef *Value          `json:"outputRef,omitempty"` // EntryFinal: where the output is, when it is larger than MaxInline

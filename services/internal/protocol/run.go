@@ -40,9 +40,11 @@ type Run struct {
 	inflight map[flow.Key]flow.Command
 
 	pending     []recorded // not in any report yet
-	dirty       bool       // pending holds results of effects
-	seq         int        // of the last report made
-	base        int        // of the last report confirmed
+	log         log
+	voids       int  // State.Voids when void commands were last withdrawn
+	dirty       bool // pending holds results of effects
+	seq         int  // of the last report made
+	base        int  // of the last report confirmed
 	unconfirmed *Entry
 }
 
@@ -80,7 +82,7 @@ func NewRun(task Task, program *flow.Program, record flow.Record, events []flow.
 	if err != nil {
 		return nil, fmt.Errorf("run %s: the recorded steps don't fit the flow's version: %w", task.ID, err)
 	}
-	return &Run{task: task, state: st, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}}, nil
+	return &Run{task: task, state: st, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}, log: newLog(program, task.Steps)}, nil
 }
 
 // Execution names the execution that is run.
@@ -206,7 +208,7 @@ func (r *Run) CompletedStored(key flow.Key, e flow.Event, ref *Value) ([]Action,
 	if err := r.state.Apply(e); err != nil {
 		return nil, fmt.Errorf("run %s: %w", r.task.ID, err)
 	}
-	r.pending = append(r.pending, recorded{e, ref})
+	r.note(recorded{e, ref})
 	if !e.Pure {
 		r.dirty = r.dirty || cmd.Kind == flow.KindEffect
 	}
@@ -221,6 +223,9 @@ func (r *Run) Cut(key flow.Key) []Action {
 		return nil
 	}
 	delete(r.inflight, key)
+	if r.withdraw(key) { // its round was given up meanwhile: nobody runs it again
+		return r.advance(nil)
+	}
 	r.ready = append(r.ready, waiting{cmd: cmd, need: r.base})
 	if cmd.Kind != flow.KindEffect || r.stopping() {
 		return r.advance(nil)
@@ -293,7 +298,7 @@ func (r *Run) advance(out []Action) []Action {
 	if r.done {
 		return out
 	}
-	for _, cmd := range r.state.Next() {
+	for _, cmd := range r.next() {
 		need := 0
 		switch { // what this command may depend on is confirmed with the next report, or with the one on its way
 		case cmd.Kind != flow.KindEffect || cmd.Op != flow.OpRun:
@@ -391,10 +396,8 @@ func (r *Run) report(out []Action) []Action {
 	if !r.owner.IsZero() {
 		e.Session, e.Run = r.owner, r.number
 	}
-	if len(r.pending) > 0 {
-		e.Events = mustEncode(r.pending)
-	}
-	r.pending, r.dirty, r.unconfirmed = nil, false, e
+	r.fill(e)
+	r.unconfirmed = e
 	return append(out, Action{Op: DoReport, Entry: e})
 }
 

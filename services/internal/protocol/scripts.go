@@ -199,7 +199,7 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 		case accepts:
 			b.take(r, r.apply(e, b.now))
 			if len(e.Events) > 0 || len(e.Logs) > 0 {
-				b.changes.Reports = append(b.changes.Reports, StoredReport{Execution: r.ID, Attempt: e.Attempt, Seq: e.Seq, Events: e.Events, Logs: e.Logs})
+				b.changes.Reports = append(b.changes.Reports, StoredReport{Execution: r.ID, Attempt: e.Attempt, Seq: e.Seq, Events: e.Events, Logs: e.Logs, Whole: e.Whole})
 			}
 			if e.Kind == EntrySuspend && r.State == Waiting {
 				suspended = append(suspended, r.ID)

@@ -93,6 +93,7 @@ type StoredReport struct {
 	Attempt   int
 	Seq       int // 0: written by the platform itself (a wake)
 	Events    json.RawMessage
+	Whole     bool            // older reports of the execution lose their events: these replace them. What was logged with them stays
 	Logs      json.RawMessage // JSON list of LogLine; nil: none
 }
 

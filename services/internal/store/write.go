@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 		return fmt.Errorf("results without the rows that they belong to")
 	}
 	if len(c.Reports) > 0 {
+		if whole := slices.DeleteFunc(slices.Clone(c.Reports), func(r protocol.StoredReport) bool { return !r.Whole }); len(whole) > 0 {
+			todo = append(todo, replaceReports(whole))
+		}
 		todo = append(todo, insertReports(c.Reports))
 	}
 	if len(c.Opened) > 0 {
@@ -161,6 +165,19 @@ func updateRows(rows []protocol.Row, results []protocol.FinalResult) (statement,
 
 // times is a timestamptz[] parameter.
 type times = pgtype.FlatArray[pgtype.Timestamptz]
+
+// replaceReports takes away what checkpoints stand for; rows with log lines stay for these.
+func replaceReports(whole []protocol.StoredReport) statement {
+	ids := make([]protocol.ID, len(whole))
+	attempts, seqs := make([]int32, len(whole)), make([]int32, len(whole))
+	for i, r := range whole {
+		ids[i], attempts[i], seqs[i] = r.Execution, int32(r.Attempt), int32(r.Seq)
+	}
+	return statement{`WITH whole AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[]) AS w (id, attempt, seq)),
+		gone AS (DELETE FROM reports r USING whole w WHERE r.execution_id = w.id AND (r.attempt, r.seq) < (w.attempt, w.seq) AND r.logs IS NULL)
+		UPDATE reports r SET events = '[]', codec = '' FROM whole w WHERE r.execution_id = w.id AND (r.attempt, r.seq) < (w.attempt, w.seq) AND r.logs IS NOT NULL`,
+		[]any{dbIDs(ids), attempts, seqs}, -1, "reports"}
+}
 
 func insertReports(reports []protocol.StoredReport) statement {
 	n := len(reports)

@@ -281,6 +281,12 @@ func (t *txn) Write(_ context.Context, c *protocol.Changes) error {
 func (db *database) take(c *protocol.Changes, s *Sim) {
 	for _, r := range c.Reports {
 		e := db.execs[indexOf(r.Execution)]
+		if r.Whole {
+			s.Counts.Checkpoints++
+			e.reports = slices.DeleteFunc(e.reports, func(o protocol.StoredReport) bool {
+				return cmp.Or(cmp.Compare(o.Attempt, r.Attempt), cmp.Compare(o.Seq, r.Seq)) < 0
+			})
+		}
 		e.reports = append(e.reports, r)
 		slices.SortStableFunc(e.reports, func(a, b protocol.StoredReport) int {
 			return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Seq, b.Seq))

@@ -17,13 +17,19 @@ import (
 //	t  timer                          v  effect whose value the database refuses now and then
 //	r  effect that fails now and      o  effect that is too slow now and then, and is tried again
 //	   then and is tried again        k  effect that kills its worker
-//	   (soon, or after a while)
+//	   (soon, or after a while)       (ep) a loop over rounds items, two at once, with these nodes inside
 type shape struct {
 	drawing string
 	program *flow.Program
 }
 
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep"}
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)"}
+
+// checkpointAfter is how many bytes of events a run of the simulation records before it makes a checkpoint.
+const checkpointAfter = 400
+
+// rounds that a loop makes.
+const rounds = 3
 
 // poisonous shapes are only for the histories that ask for them.
 var poisonous = []string{"ek"}
@@ -42,6 +48,9 @@ type types struct{}
 
 func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
 	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
+	if typ == "sim.each" {
+		return flow.NodeType{Type: typ, Version: 1, Kind: flow.KindContainer, Container: flow.Foreach}, true
+	}
 	k, ok := kinds[typ]
 	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
 }
@@ -56,10 +65,18 @@ func compile(drawing string) *flow.Program {
 	d := &flow.Definition{Name: drawing, Nodes: []flow.Node{{ID: "start", Type: "trigger.manual"}}}
 	n := 0
 	chain := func(part string, from []string) string {
+		loop := ""
 		for _, c := range part {
+			if c == ')' {
+				from, loop = []string{loop}, ""
+				continue
+			}
 			n++
-			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n)}
+			node := flow.Node{ID: fmt.Sprintf("%c%d", c, n), Parent: loop}
 			switch c {
+			case '(':
+				node.ID, node.Type = fmt.Sprintf("loop%d", n), "sim.each"
+				node.Config = map[string]any{"items": make([]any, rounds), "concurrency": 2, "onItemError": flow.OnItemContinue}
 			case 'p':
 				node.Type = "sim.pure"
 			case 't':
@@ -81,6 +98,9 @@ func compile(drawing string) *flow.Program {
 				d.Edges = append(d.Edges, flow.Edge{From: f, To: node.ID})
 			}
 			from = []string{node.ID}
+			if c == '(' {
+				from, loop = nil, node.ID
+			}
 		}
 		return from[0]
 	}
@@ -109,19 +129,41 @@ func compile(drawing string) *flow.Program {
 	return p
 }
 
-// effectsOf lists the effects of a shape as compile names them.
+// effectsOf lists the effects of a shape as placeOf names them.
 func effectsOf(shape int) []string {
 	var out []string
-	n := 0
-	for _, c := range shapes()[shape].drawing {
+	n, inside, failing := 0, false, false
+	drawing := shapes()[shape].drawing
+	for i, c := range drawing {
 		switch c {
 		case '[', '|', ']':
 			continue
+		case ')':
+			inside = false
+			continue
 		}
 		n++
-		if isEffect(c) {
-			out = append(out, fmt.Sprintf("%c%d", c, n))
+		if c == '(' { // a round in which an effect fails for good is passed over, and what would come after it with it
+			inside = true
+			failing = strings.Contains(drawing[i:i+strings.IndexByte(drawing[i:], ')')], "x")
+		}
+		for i := range rounds {
+			switch {
+			case !isEffect(c) || inside && failing:
+			case inside:
+				out = append(out, fmt.Sprintf("%c%d.%d", c, n, i))
+			case i == 0:
+				out = append(out, fmt.Sprintf("%c%d", c, n))
+			}
 		}
 	}
 	return out
+}
+
+// placeOf names a turn of a node.
+func placeOf(node, iteration string) string {
+	if iteration == "" {
+		return node
+	}
+	return node + "." + iteration
 }

@@ -100,6 +100,7 @@ func (w *worker) begin(d *delivery) {
 		s.fail("bad task", "%v", err)
 		return
 	}
+	m.CheckpointAfter(checkpointAfter)
 	r := &run{w: w, d: d, m: m, shape: t.Version, cut: map[flow.Key]bool{}, attempt: t.Attempt, exec: indexOf(t.ID)}
 	w.runs = append(w.runs, r)
 	id, open := w.current()

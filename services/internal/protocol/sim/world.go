@@ -81,16 +81,17 @@ func (s *Sim) confirmed(r *run, e *protocol.Entry) {
 		s.fail("bad report", "%v", err)
 	}
 	for _, ev := range events {
-		if !isEffect(rune(ev.Node[0])) {
+		if ev.Node == "" || !isEffect(rune(ev.Node[0])) {
 			continue
 		}
+		node := placeOf(ev.Node, ev.Iteration)
 		switch ev.Type {
 		case flow.EventSucceeded:
-			s.world.good[place{r.exec, ev.Node, 0}] = r.attempt
+			s.world.good[place{r.exec, node, 0}] = r.attempt
 			fallthrough
 		case flow.EventFailed:
-			s.world.conf[place{r.exec, ev.Node, ev.Try}] = r.attempt
-			s.tr("%s: E%d a%d %s try %d confirmed", r.w.h.name(), r.exec, r.attempt, ev.Node, ev.Try)
+			s.world.conf[place{r.exec, node, ev.Try}] = r.attempt
+			s.tr("%s: E%d a%d %s try %d confirmed", r.w.h.name(), r.exec, r.attempt, node, ev.Try)
 		}
 	}
 }
@@ -99,7 +100,7 @@ func (s *Sim) confirmed(r *run, e *protocol.Entry) {
 func (s *Sim) act(r *run, l *leased, cmd flow.Command) *act {
 	w := r.w
 	hole := !w.open(l) && !s.broken.IgnoreWindow
-	a := &act{exec: r.exec, attempt: r.attempt, node: cmd.Key.Node, try: cmd.Try, session: indexOf(l.id), run: r, at: s.now, inflight: true, hole: hole}
+	a := &act{exec: r.exec, attempt: r.attempt, node: placeOf(cmd.Key.Node, cmd.Key.Iteration), try: cmd.Try, session: indexOf(l.id), run: r, at: s.now, inflight: true, hole: hole}
 	s.Counts.Acts++
 	s.tr("%s: ACT E%d a%d %s try %d under S%d (window ended: %v)", w.h.name(), a.exec, a.attempt, a.node, a.try, a.session, hole)
 	harm := s.harm(a)
@@ -206,7 +207,7 @@ func (s *Sim) ended() {
 			}
 			for _, ev := range events {
 				if ev.Type == flow.EventSucceeded && !ev.Pure {
-					done[ev.Node]++
+					done[placeOf(ev.Node, ev.Iteration)]++
 				}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -332,6 +333,17 @@ func reportsOrder(t *testing.T, s *suite) {
 	}
 	if got != "[1][2][3][4]" {
 		t.Fatalf("reports %s", got)
+	}
+	// A checkpoint replaces what was recorded before it, of its own execution; what was logged meanwhile stays.
+	write(protocol.StoredReport{Execution: ids[0], Attempt: 2, Seq: 11, Events: json.RawMessage(`[5]`), Logs: json.RawMessage(`["log"]`)})
+	write(protocol.StoredReport{Execution: ids[0], Attempt: 3, Seq: 1, Events: json.RawMessage(`[6]`), Whole: true})
+	write(protocol.StoredReport{Execution: ids[0], Attempt: 3, Seq: 2, Events: json.RawMessage(`[7]`)})
+	got = ""
+	for _, r := range s.Reports(t, ids[0]) {
+		got += string(r.Events)
+	}
+	if strings.TrimPrefix(got, "[]") != "[6][7]" {
+		t.Fatalf("reports after a checkpoint: %s", got)
 	}
 	if r := s.Reports(t, ids[1]); len(r) != 1 || string(r[0].Events) != `["b"]` || r[0].Seq != 1 {
 		t.Fatalf("reports of the other: %+v", r)
