@@ -52,6 +52,10 @@ sim: need-go ## The protocol in the simulator, with more seeds than make test ta
 bench: ## Load through the front door against what is running; prints a table, writes JSON. ARGS="--help" for its options
 	@scripts/bench $(ARGS)
 
+.PHONY: chaos
+chaos: need-go ## Kills and stops parts of what is running, under load, and counts what was lost or done twice. ARGS="--seed 7 --duration 2m"
+	@go run ./scripts/chaos $(ARGS)
+
 ##@ Building
 
 .PHONY: build

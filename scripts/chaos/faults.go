@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"flowplatform/services/e2e/chaos"
+)
+
+// leaderKey is where the orchestrator that leads holds its lock: the value names its allocation.
+const leaderKey = "flow/orchestrator/leader"
+
+// breakOne does one fault.
+func (p *platform) breakOne(ctx context.Context, s chaos.Step) (chaos.Broken, error) {
+	switch s.Kind {
+	case chaos.Worker, chaos.Gateway, chaos.RabbitMQ, chaos.Postgres:
+		a, err := p.pick(ctx, string(s.Kind), s.Pick)
+		if err != nil {
+			return chaos.Broken{}, err
+		}
+		return p.kill(a)
+	case chaos.Leader:
+		a, err := p.leader(ctx)
+		if err != nil {
+			return chaos.Broken{}, err
+		}
+		return p.kill(a)
+	case chaos.Redis:
+		a, err := p.pick(ctx, "redis", s.Pick)
+		if err != nil {
+			return chaos.Broken{}, err
+		}
+		pids, err := p.processesOf(a)
+		if err != nil {
+			return chaos.Broken{}, err
+		}
+		return stop(short(a), pids)
+	case chaos.Consul:
+		pid, err := p.agentPID("consul")
+		if err != nil {
+			return chaos.Broken{}, err
+		}
+		return stop("consul", []int{pid})
+	}
+	return chaos.Broken{}, fmt.Errorf("no such fault: %s", s.Kind)
+}
+
+// short is an allocation for people.
+func short(a allocation) string { return fmt.Sprintf("%s %.8s", a.Name, a.ID) }
+
+// pick waits until an instance of the job runs: an earlier fault may have hit it a moment ago.
+func (p *platform) pick(ctx context.Context, job string, n int) (allocation, error) {
+	return until(ctx, func() (allocation, error) {
+		list, err := p.running(ctx, job)
+		if err != nil {
+			return allocation{}, err
+		}
+		if len(list) == 0 {
+			return allocation{}, fmt.Errorf("no %s is running", job)
+		}
+		a := list[n%len(list)]
+		_, err = p.processesOf(a)
+		return a, err
+	})
+}
+
+// leader finds the orchestrator that holds the lock, once there is one.
+func (p *platform) leader(ctx context.Context) (allocation, error) {
+	return until(ctx, func() (allocation, error) {
+		var entries []struct {
+			Session string
+			Value   []byte
+		}
+		if err := p.consul(ctx, "/v1/kv/"+leaderKey, &entries); err != nil {
+			return allocation{}, fmt.Errorf("find who leads: %w", err)
+		}
+		var lock struct{ Holder string }
+		if len(entries) == 0 || entries[0].Session == "" || json.Unmarshal(entries[0].Value, &lock) != nil {
+			return allocation{}, errors.New("nobody leads")
+		}
+		list, err := p.running(ctx, "orchestrator")
+		if err != nil {
+			return allocation{}, err
+		}
+		i := slices.IndexFunc(list, func(a allocation) bool { return a.ID == lock.Holder })
+		if i < 0 {
+			return allocation{}, fmt.Errorf("%q leads, which is no running allocation of this machine", lock.Holder)
+		}
+		_, err = p.processesOf(list[i])
+		return list[i], err
+	})
+}
+
+// until asks until there is no error, or the context ends: then it gives the last one.
+func until(ctx context.Context, ask func() (allocation, error)) (allocation, error) {
+	for {
+		a, err := ask()
+		if err == nil {
+			return a, nil
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// kill ends all processes of an allocation's task at once, as a power cut would. Nomad starts them again.
+func (p *platform) kill(a allocation) (chaos.Broken, error) {
+	pids, err := p.processesOf(a)
+	if err != nil {
+		return chaos.Broken{What: short(a)}, err
+	}
+	b := chaos.Broken{What: short(a), At: time.Now()}
+	return b, signalAll(pids, syscall.SIGKILL)
+}
