@@ -124,7 +124,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestRecoveries: ten executions a second that take a second each; from second 10 to 12 nothing ends, and one request is refused at 11.
+// TestRecoveries: ten executions a second that take a second each; from second 10 to 12 nothing ends, and one request is refused at 12.5.
 func TestRecoveries(t *testing.T) {
 	t.Parallel()
 	e := evidence{records: map[string]record{}}
@@ -139,18 +139,20 @@ func TestRecoveries(t *testing.T) {
 		e.records[id] = record{"succeeded", at(begun), at(ended)}
 	}
 	e.requests = append(e.requests, request{Sent: at(11), Ended: at(12.5), Fail: "HTTP 503"})
-	got, bound := recoveries([]done{{Step: Step{Kind: Postgres}, at: at(10)}, {Step: Step{Kind: Redis}, at: at(20), held: 3 * time.Second}}, e, at(0), at(30), 10)
+	// Due at 17, ended at 19; and one that was due after the next fault, which is to blame.
+	e.records["late"], e.records["other"] = record{"succeeded", at(15), at(19)}, record{"succeeded", at(19), at(25)}
+	got, bound := recoveries([]fault{{Step: Step{Kind: Postgres}, at: at(10)}, {Step: Step{Kind: Redis}, at: at(20), held: 3 * time.Second}}, e, at(0), at(30), 10)
 	if bound != 2*time.Second || len(got) != 2 {
 		t.Fatalf("%v %+v", bound, got)
 	}
 	near := func(f *float64, want float64) bool { return f != nil && *f > want-.15 && *f < want+.15 }
-	if p := got[0]; !near(p.First, 2) || !near(&p.Silence, 2) || !near(p.Steady, 2) || p.Failed != 1 || p.Troubled != 2.5 || p.Late != 0 {
+	if p := got[0]; !near(p.First, 2) || !near(&p.Silence, 2) || !near(p.Steady, 2) || p.Failed != 1 || p.Troubled != 9 || p.Late != 1 {
 		t.Errorf("%+v: first %s, steady %s", p, seconds(p.First), seconds(p.Steady))
 	}
-	if r := got[1]; !near(r.First, 0) || !near(r.Steady, 0) || r.Failed != 0 || r.Troubled != 0 || r.Held != 3 {
+	if r := got[1]; !near(r.First, 0) || !near(r.Steady, 0) || r.Failed != 0 || r.Troubled != 5 || r.Late != 1 || r.Held != 3 {
 		t.Errorf("%+v: first %s, steady %s", r, seconds(r.First), seconds(r.Steady))
 	}
-	never, _ := recoveries([]done{{Step: Step{Kind: Postgres}, at: at(40)}}, e, at(0), at(50), 10)
+	never, _ := recoveries([]fault{{Step: Step{Kind: Postgres}, at: at(40)}}, e, at(0), at(50), 10)
 	if p := never[0]; p.First != nil || p.Steady != nil || p.Silence != 10 {
 		t.Errorf("%+v", p)
 	}

@@ -113,8 +113,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 }
 
 // breakAll goes through the plan until the context ends.
-func (o Options) breakAll(ctx context.Context, steps []Step, begun time.Time) []done {
-	var faults []done
+func (o Options) breakAll(ctx context.Context, steps []Step, begun time.Time) []fault {
+	var faults []fault
 	for _, s := range steps {
 		if !rest(ctx, time.Until(begun.Add(s.At))) {
 			return faults
@@ -137,8 +137,8 @@ func (o Options) breakAll(ctx context.Context, steps []Step, begun time.Time) []
 }
 
 // breakOne does one fault, and mends it when its time is over, when the context ends, and when anything in between panics.
-func (o Options) breakOne(ctx context.Context, s Step) (d done) {
-	d = done{Step: s, at: time.Now()}
+func (o Options) breakOne(ctx context.Context, s Step) (d fault) {
+	d = fault{Step: s, at: time.Now()}
 	hitting, cancel := context.WithTimeout(ctx, breakBound)
 	defer cancel()
 	b, err := o.Break(hitting, s)

@@ -21,8 +21,8 @@ type Recovery struct {
 	Error    string   `json:"error,omitempty"` // it could not be done, or not mended
 }
 
-// done is a fault that was done.
-type done struct {
+// fault is one that was done.
+type fault struct {
 	Step
 	what string
 	at   time.Time
@@ -55,7 +55,7 @@ func spans(e evidence) []span {
 	return out
 }
 
-// usual is how long an execution takes at most when all is well: twice what 19 of 20 took before the first fault, but at least half a second more than that.
+// usual is how long an execution takes at most when all is well: a second more than what 19 of 20 took before the first fault.
 func usual(all []span, before time.Time) time.Duration {
 	var took []time.Duration
 	for _, s := range all {
@@ -67,12 +67,11 @@ func usual(all []span, before time.Time) time.Duration {
 		return 0
 	}
 	slices.Sort(took)
-	p95 := took[min(len(took)-1, len(took)*95/100)]
-	return max(2*p95, p95+500*time.Millisecond)
+	return took[min(len(took)-1, len(took)*95/100)] + time.Second
 }
 
 // recoveries measures each fault until the next one, the last one until the end. rate is how many executions the load begins in a second.
-func recoveries(faults []done, e evidence, begun, end time.Time, rate float64) (out []Recovery, bound time.Duration) {
+func recoveries(faults []fault, e evidence, begun, end time.Time, rate float64) (out []Recovery, bound time.Duration) {
 	all := spans(e)
 	ends := make([]time.Time, len(all))
 	for i, s := range all {
@@ -96,14 +95,14 @@ func recoveries(faults []done, e evidence, begun, end time.Time, rate float64) (
 		r.Steady = settled(within, f.at, next, rate/2)
 		noticed := f.at
 		for _, q := range e.requests {
-			if q.Fail != "" && !q.Ended.Before(f.at) && q.Sent.Before(next) {
+			if q.Fail != "" && !q.Ended.Before(f.at) && q.Ended.Before(next) {
 				r.Failed++
 				noticed = later(noticed, q.Ended)
 			}
 		}
 		for _, s := range all {
-			// Late because of this fault: open at it or begun since, ended since, and longer after it than usual.
-			if s.begun.Before(next) && s.ended.After(f.at) && s.ended.Sub(later(s.begun, f.at)) > bound {
+			// Late because of this fault: open at it or begun since, and due before the next one, which is to blame for the rest.
+			if due := later(s.begun, f.at).Add(bound); !due.After(next) && s.ended.After(due) {
 				r.Late++
 				noticed = later(noticed, s.ended)
 			}

@@ -24,7 +24,7 @@ type Report struct {
 	Broken   []string   `json:"broken"` // promises that were not kept, and faults that could not be done; none: the drill is passed
 }
 
-func (o Options) report(e evidence, faults []done, begun, end time.Time) *Report {
+func (o Options) report(e evidence, faults []fault, begun, end time.Time) *Report {
 	r := &Report{At: begun.UTC(), Seed: o.Seed, Duration: o.Duration.Seconds(), Rate: o.Rate, Counts: judge(e), Broken: []string{}}
 	var bound time.Duration
 	r.Faults, bound = recoveries(faults, e, begun, end, o.Rate)
