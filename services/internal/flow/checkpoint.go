@@ -56,11 +56,12 @@ func (s *State) sumRounds(out []Event, st *step) []Event {
 	r := st.rounds
 	frames := slices.Concat(r.kept, r.open)
 	slices.SortFunc(frames, func(a, b *frame) int { return a.number - b.number })
-	e := Event{Type: EventRounds, Node: st.n.id, Iteration: st.f.iteration, Started: st.started, At: r.last, Sum: true, Output: slices.Clone(r.results)}
-	if e.Output == nil || len(r.results) == 0 {
-		e.Output = []any{}
-	}
+	results := append([]any{}, r.results...)
+	e := Event{Type: EventRounds, Node: st.n.id, Iteration: st.f.iteration, Started: st.started, At: r.last, Sum: true, Output: results}
 	for _, f := range frames {
+		if st.n.container != While { // what it gave follows from its steps; in a while the next round needs it at once
+			results[f.number] = nil
+		}
 		e.Rounds = append(e.Rounds, Round{Number: f.number, Entry: f.entry})
 	}
 	out = append(out, e)
@@ -75,6 +76,24 @@ func (s *State) sumRounds(out []Event, st *step) []Event {
 		}
 	}
 	return out
+}
+
+// Forget drops the rounds that are kept for people, so that a checkpoint without them is as short as it can be.
+func (s *State) Forget() { s.top.forget() }
+
+func (f *frame) forget() {
+	for i := range f.steps {
+		r := f.steps[i].rounds
+		if r == nil {
+			continue
+		}
+		if f.steps[i].n.container != Try { // how a try ended is seen in its round
+			r.kept = nil
+		}
+		for _, inner := range slices.Concat(r.kept, r.open) {
+			inner.forget()
+		}
+	}
 }
 
 // load brings a container to where a checkpoint says that it was.

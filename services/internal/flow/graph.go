@@ -74,6 +74,9 @@ func (c *compiler) graph() {
 		if !noTrigger && n.incoming == 0 && n.parent < 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
 			c.add("/nodes/"+strconv.Itoa(i), "unreachable", "no edge leads to %s, so it would never run: connect it, or remove it", n.id)
 		}
+		if n.container == Try && !c.broken[i] && !slices.ContainsFunc(n.edges, func(e programEdge) bool { return e.port == PortError || e.port == PortFinally }) {
+			c.add("/nodes/"+strconv.Itoa(i), "no-error-edge", `no edge leaves %s by port "error" or "finally", so what fails inside it would vanish: add one`, n.id)
+		}
 		if n.onError == OnErrorRoute && !c.broken[i] && !slices.ContainsFunc(n.edges, func(e programEdge) bool { return e.port == PortError }) {
 			c.add("/nodes/"+strconv.Itoa(i)+"/onError", "no-error-edge", `no edge leaves %s by port "error", so its failure would vanish: add one, or use "continue"`, n.id)
 		}

@@ -85,7 +85,11 @@ func (r *Run) note(e recorded) {
 func (r *Run) fill(e *Entry) {
 	l := &r.log
 	if l.loops && (l.whole || l.recorded > max(l.least, l.base)) {
-		e.Events, e.Whole = mustEncode(r.checkpoint()), true
+		if e.Events = mustEncode(r.checkpoint()); len(e.Events) > entryBytes {
+			r.state.Forget()
+			e.Events = mustEncode(r.checkpoint())
+		}
+		e.Whole = true
 		l.whole, l.recorded, l.base = false, 0, len(e.Events)
 		r.pending, r.dirty = nil, false
 		return
@@ -117,7 +121,7 @@ func (r *Run) fill(e *Entry) {
 func (r *Run) checkpoint() []recorded {
 	events := r.state.Sum()
 	out := make([]recorded, len(events))
-	refs := make(map[flow.Key]*Value)
+	refs := make(map[flow.Key]*Value) // those of rounds that are forgotten go
 	for i, e := range events {
 		out[i].Event = e
 		key := flow.Key{Node: e.Node, Iteration: e.Iteration}
