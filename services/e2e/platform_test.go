@@ -32,6 +32,7 @@ type platform struct {
 	orchestrators []*service
 	workers       []*service
 	token         string
+	admin         string // token
 	common        []string
 	log           io.Writer
 }
@@ -215,12 +216,13 @@ func (p *platform) bootstrap() {
 	p.t.Helper()
 	var out struct {
 		BenchToken string `json:"benchToken"`
+		Token      string `json:"token"`
 	}
 	status, body := p.request("POST", p.base()+"/internal/v1/bootstrap", "internal-token-of-the-tests", nil)
 	if status != 201 || json.Unmarshal(body, &out) != nil || out.BenchToken == "" {
 		p.t.Fatalf("bootstrap: %d %s", status, body)
 	}
-	p.token = out.BenchToken
+	p.token, p.admin = out.BenchToken, out.Token
 }
 
 var httpClient = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}

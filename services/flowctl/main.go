@@ -29,6 +29,10 @@ type commands struct {
 	Run        runCommand         `cmd:"" help:"Start a flow."`
 	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, cancel, watch."`
 	Credential credentialCommands `cmd:"" help:"Credentials: list, types, create, test, delete."`
+	Worker     workerCommand      `cmd:"" help:"Workers: list, drain."`
+	Queue      queueCommand       `cmd:"" help:"Queues: list."`
+	Scaling    scalingCommand     `cmd:"" help:"How many workers there are, how many there should be, and why."`
+	Setting    settingCommand     `cmd:"" help:"Settings that can be changed while the platform runs: list, set."`
 	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 

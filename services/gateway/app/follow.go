@@ -73,14 +73,23 @@ func (f *follow) news(news []protocol.News) {
 // told tells the owners of executions that they are to end.
 func (f *follow) told(orders []protocol.CancelOrder) {
 	for i := range orders {
-		body, err := json.Marshal(protocol.Control{V: protocol.SchemaVersion, Cancel: &orders[i]})
-		if err == nil {
-			// With no worker bound it comes back unroutable, which is no failure.
-			err = f.publisher.Publish(broker.Message{Key: broker.ControlKey("cancel"), Type: "control", Body: body}, func(broker.Outcome) {})
-		}
-		if err != nil {
-			f.log.Debug("a cancel was not told: the next renewal carries it", "execution", orders[i].Execution.String(), "error", err)
-		}
+		f.tell(protocol.Control{V: protocol.SchemaVersion, Cancel: &orders[i]})
+	}
+}
+
+// tell sends a control message to all workers.
+func (f *follow) tell(m protocol.Control) {
+	subject := "cancel"
+	if m.Drain != "" {
+		subject = "drain"
+	}
+	body, err := json.Marshal(m)
+	if err == nil {
+		// With no worker bound it comes back unroutable, which is no failure.
+		err = f.publisher.Publish(broker.Message{Key: broker.ControlKey(subject), Type: "control", Body: body}, func(broker.Outcome) {})
+	}
+	if err != nil {
+		f.log.Debug("a control message was not sent: the next renewal carries the same", "subject", subject, "error", err)
 	}
 }
 

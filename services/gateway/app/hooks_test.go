@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/payload"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 )
@@ -264,6 +265,19 @@ func TestHookRespond(t *testing.T) {
 			// The same key: the same answer, long after.
 			if r := (<-b.called(t, first, "/hooks/a", "Idempotency-Key", "k")).want(t, 200); string(r.body) != "hello" || r.header.Get("Idempotency-Replayed") != "true" {
 				t.Errorf("%s", r.body)
+			}
+
+			// A large answer stands elsewhere, and so may those of other steps.
+			ch = b.called(t, first, "/hooks/a")
+			id = receive(t, k).ID
+			large := []byte(`{"body":"` + strings.Repeat("x", 300<<10) + `","headers":{},"status":200}`)
+			if err := b.owner.PutPayload(t.Context(), store.NewPayload(id, large)); err != nil {
+				t.Fatal(err)
+			}
+			apply(t, b, protocol.Entry{Kind: protocol.EntryStep, Execution: id, Attempt: 1, Seq: 1, Events: fmt.Appendf(nil,
+				`[{"t":"ok","n":"set","try":1,"at":"2030-01-02T03:04:05Z","r":{"r":"%064d","s":9}},{"t":"ok","n":"answer","try":1,"at":"2030-01-02T03:04:05Z","r":{"r":"%s","s":%d}}]`, 0, payload.Ref(large), len(large))})
+			if r := (<-ch).want(t, 200); len(r.body) != 300<<10 {
+				t.Errorf("%d bytes", len(r.body))
 			}
 
 			for state, want := range map[protocol.State]int{protocol.Succeeded: 200, protocol.Failed: 500, protocol.TimedOut: 504} {

@@ -240,13 +240,28 @@ func (c *Conn) Connects() int {
 	return c.dials
 }
 
+// QueueState is what a passive look at a queue shows.
+type QueueState struct {
+	Ready     int // messages that no consumer holds
+	Consumers int
+}
+
 // Depth gives how many messages are ready in a queue (those with consumers are not counted). It needs a connection.
 func (c *Conn) Depth(ctx context.Context, queue string) (int, error) {
+	s, err := c.Inspect(ctx, queue)
+	return s.Ready, err
+}
+
+// ErrNoQueue says that there is no queue of that name.
+var ErrNoQueue = errors.New("there is no such queue")
+
+// Inspect looks at a queue. It needs a connection.
+func (c *Conn) Inspect(ctx context.Context, queue string) (QueueState, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	l, err := c.acquire(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, err)
+		return QueueState{}, fmt.Errorf("look at %s: %w", queue, err)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -256,14 +271,18 @@ func (c *Conn) Depth(ctx context.Context, queue string) (int, error) {
 	defer stop()
 	ch, err := l.amqp.Channel()
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, err)
+		return QueueState{}, fmt.Errorf("look at %s: %w", queue, err)
 	}
 	defer ch.Close()
 	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, err)
+	var ae *amqp.Error
+	if errors.As(err, &ae) && ae.Code == amqp.NotFound {
+		return QueueState{}, fmt.Errorf("%w: %s", ErrNoQueue, queue)
 	}
-	return q.Messages, nil
+	if err != nil {
+		return QueueState{}, fmt.Errorf("look at %s: %w", queue, err)
+	}
+	return QueueState{Ready: q.Messages, Consumers: q.Consumers}, nil
 }
 
 // Close ends the connection, in less than two seconds whatever the server does.

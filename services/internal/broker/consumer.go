@@ -65,6 +65,7 @@ type Consumer struct {
 	epoch    atomic.Uint64
 	unacked  atomic.Int64
 	ready    atomic.Bool
+	retune   chan struct{} // a token when the prefetch has changed
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -81,7 +82,7 @@ const consumerTag = "c" // the only consumer of its channel
 // Consume begins to consume, as soon as the connection is there. Several consumers may share a connection that nobody publishes on.
 func (c *Conn) Consume(o ConsumeOptions) *Consumer {
 	ctx, cancel := context.WithCancel(c.ctx)
-	k := &Consumer{conn: c, o: o, out: make(chan Delivery, max(o.Prefetch, 1)), lost: make(chan uint64, 1), ctx: ctx, cancel: cancel, done: make(chan struct{})}
+	k := &Consumer{conn: c, o: o, out: make(chan Delivery, max(o.Prefetch, 1)), lost: make(chan uint64, 1), retune: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{})}
 	k.prefetch.Store(int64(max(o.Prefetch, 1)))
 	k.epoch.Store(1)
 	go k.run()
@@ -101,11 +102,30 @@ func (k *Consumer) Ready() bool { return k.ready.Load() }
 // Unacked is how many deliveries of the present channel are not acknowledged.
 func (k *Consumer) Unacked() int { return int(k.unacked.Load()) }
 
-// Retune sets another prefetch. It takes effect for new consumers only, so the queue is consumed again on a new channel.
+// Retune sets another prefetch. It takes effect for new consumers only, so the queue is consumed again, on the same channel: what is in hand stays in hand.
 func (k *Consumer) Retune(prefetch int) {
 	if k.prefetch.Swap(int64(max(prefetch, 1))) != int64(max(prefetch, 1)) {
-		k.Reset()
+		select {
+		case k.retune <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// again consumes once more on the channel of a consumer that was cancelled; nil when no more deliveries are wanted.
+func (k *Consumer) again(ch *amqp.Channel) (<-chan amqp.Delivery, error) {
+	if k.silent() {
+		k.end()
+		return nil, nil
+	}
+	if err := ch.Qos(int(k.prefetch.Load()), 0, false); err != nil {
+		return nil, err
+	}
+	in, err := ch.Consume(k.o.Queue, consumerTag, false, len(k.o.Bindings) > 0, false, false, nil)
+	if err == nil && k.silent() { // Quiesce may have cancelled the one before
+		go ch.Cancel(consumerTag, false)
+	}
+	return in, err
 }
 
 // Reset closes the channel and comes back: everything that is not acknowledged is delivered again, in order.
@@ -226,6 +246,7 @@ func (k *Consumer) serve(l *link) error {
 	}
 	k.ready.Store(true)
 	epoch := k.epoch.Load()
+	retuning := false
 	defer func() {
 		k.ready.Store(false)
 		k.mu.Lock()
@@ -243,8 +264,14 @@ func (k *Consumer) serve(l *link) error {
 		case d, ok := <-in:
 			if !ok {
 				in = nil
-				if k.silent() {
+				switch {
+				case k.silent():
 					k.end()
+				case retuning:
+					retuning = false
+					if in, err = k.again(ch); err != nil {
+						return err
+					}
 				}
 				continue
 			}
@@ -255,6 +282,11 @@ func (k *Consumer) serve(l *link) error {
 				return errors.New("the channel was closed")
 			case <-k.ctx.Done():
 				return nil
+			}
+		case <-k.retune:
+			if in != nil && !retuning {
+				retuning = true
+				go ch.Cancel(consumerTag, false) // what was delivered comes, then in is closed
 			}
 		case err, ok := <-closed:
 			if ok && err != nil {

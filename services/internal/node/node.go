@@ -68,6 +68,9 @@ type Call struct {
 	Seed           uint64
 	Log            *slog.Logger
 	Limits         Limits
+	// Memory takes bytes of the worker's budget for what the try is about to read in, and waits until there are any; the execution holds them until it leaves the worker.
+	// nil: there is no budget.
+	Memory func(ctx context.Context, bytes int) error
 	// Inputs are the outputs that came in by the edges that were taken, in the order of the document's edges; only for types whose Spec asks for them.
 	Inputs []flow.Input
 	// Credential opens the credential that the config's field "credential" names (an id or a name), of one of the types given. What it gives stays in

@@ -33,6 +33,9 @@ func flowRespond() node.Type {
 	}
 }
 
+// maxResponse keeps the answer in the report itself, where the gateway that waits reads it.
+const maxResponse = 256 << 10
+
 type respond struct{}
 
 // Execute checks the answer and gives it: the gateway that waits reads it from the report.
@@ -62,7 +65,11 @@ func (respond) Execute(_ context.Context, c node.Call) (node.Result, error) {
 			headers[name] = text
 		}
 	}
-	return node.Result{Output: map[string]any{"status": status, "headers": headers, "body": c.Config["body"]}}, nil
+	out := map[string]any{"status": status, "headers": headers, "body": c.Config["body"]}
+	if b, err := flow.EncodeValue(out); err == nil && len(b) > maxResponse {
+		return node.Result{}, &node.Error{Code: "value-too-large", Message: fmt.Sprintf("the answer has %d bytes as JSON, %d are allowed: answer with less, or with where it can be read", len(b), maxResponse)}
+	}
+	return node.Result{Output: out}, nil
 }
 
 // ownHeader tells headers that a flow's answer must not set. Hooks share their origin with the API and the web interface.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net"
 	"net/http"
@@ -100,16 +101,24 @@ func (x *httpExecutor) Execute(ctx context.Context, c node.Call) (node.Result, e
 	if err != nil {
 		return node.Result{}, err
 	}
+	began := time.Now()
 	res, err := x.client.Do(req)
 	if err != nil {
 		return node.Result{}, callFailed(ctx, req, err)
 	}
 	defer res.Body.Close()
+	if c.Log != nil {
+		level := slog.LevelDebug
+		if fails(res.StatusCode) {
+			level = slog.LevelInfo
+		}
+		c.Log.Log(ctx, level, where(req), "status", res.StatusCode, "ms", time.Since(began).Milliseconds())
+	}
 	limit := c.Limits.MaxValueBytes
 	if limit <= 0 {
 		limit = 256 << 10
 	}
-	body, err := readBody(res, limit)
+	body, err := readBody(ctx, res, limit, c.Memory)
 	if err != nil {
 		var ne *node.Error
 		if errors.As(err, &ne) {
@@ -271,8 +280,13 @@ func failOn(v any) (func(int) bool, *node.Error) {
 	return nil, wrong("failOn", v, want)
 }
 
-// readBody reads at most limit bytes, also of what is unpacked: a small answer may be a large one in disguise.
-func readBody(res *http.Response, limit int) (any, error) {
+// freeBody is how much of an answer is read without a share of the worker's memory.
+const freeBody = 16 << 10
+
+// readBody reads at most limit bytes, also of what is unpacked: a small answer may be a large one in disguise. Before it reads more than freeBody of an answer it
+// takes memory for what may come: once and for all, so that no two answers wait for each other.
+func readBody(ctx context.Context, res *http.Response, limit int, memory func(context.Context, int) error) (any, error) {
+	known := int(min(res.ContentLength, int64(limit)+1))
 	var in io.Reader = res.Body
 	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") && res.ContentLength != 0 && res.Request.Method != http.MethodHead {
 		z, err := gzip.NewReader(in)
@@ -283,16 +297,39 @@ func readBody(res *http.Response, limit int) (any, error) {
 		in = z
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")
+		known = -1
 	}
-	b, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
+	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	isJSON := media == "application/json" || strings.HasSuffix(media, "+json")
+	b, err := io.ReadAll(io.LimitReader(in, freeBody))
+	if err == nil && len(b) == freeBody {
+		most := known
+		if most < 0 {
+			most = limit
+		}
+		if memory != nil {
+			times := 2 // the bytes, and the text made of them
+			if isJSON {
+				times = 6 // numbers and small objects take much more than their JSON
+			}
+			if err := memory(ctx, times*most); err != nil {
+				return nil, err
+			}
+		}
+		buf := bytes.NewBuffer(b)
+		if known > 0 {
+			buf.Grow(known - len(b) + bytes.MinRead)
+		}
+		_, err = buf.ReadFrom(io.LimitReader(in, int64(limit)+1-freeBody))
+		b = buf.Bytes()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > limit {
 		return nil, &node.Error{Code: "http-too-large", Message: fmt.Sprintf("the answer is larger than %d KiB: ask for less, or for a page of it", limit>>10)}
 	}
-	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
-	if len(b) > 0 && (media == "application/json" || strings.HasSuffix(media, "+json")) {
+	if len(b) > 0 && isJSON {
 		if v, err := flow.DecodeValue(b); err == nil {
 			return v, nil
 		}

@@ -187,23 +187,35 @@ type Control struct {
 	V      int          `json:"v"`
 	Cancel *CancelOrder `json:"cancel,omitempty"`
 	Drain  string       `json:"drain,omitempty"` // worker id
+	Tune   []TuneOrder  `json:"tune,omitempty"`  // by the leader of Term: a worker ignores what an older one says
 	Term   int64        `json:"term,omitempty"`
+}
+
+// TuneOrder tells the worker of a session how many slots it shall use; 0: its own limit.
+type TuneOrder struct {
+	Session ID  `json:"session"`
+	Slots   int `json:"slots"`
 }
 
 // Heartbeat is a worker's health report on heartbeat.#.
 type Heartbeat struct {
-	V        int       `json:"v"`
-	Worker   string    `json:"worker"`
-	Session  ID        `json:"session,omitzero"`
-	Pool     string    `json:"pool"`
-	Slots    int       `json:"slots"`
-	Running  int       `json:"running"`
-	Buffered int       `json:"buffered"`
-	MemoryMB int       `json:"memoryMb"`
-	CPU      float64   `json:"cpu"` // cores in use
-	Version  string    `json:"version"`
-	State    string    `json:"state"` // "ready", "draining", "holding"
-	At       time.Time `json:"at"`
+	V        int     `json:"v"`
+	Worker   string  `json:"worker"`
+	Session  ID      `json:"session,omitzero"`
+	Pool     string  `json:"pool"`
+	Slots    int     `json:"slots"`
+	Running  int     `json:"running"`
+	Buffered int     `json:"buffered"`
+	Ended    uint64  `json:"ended,omitempty"` // executions that it has ended, handed back or suspended since it began
+	MemoryMB int     `json:"memoryMb"`
+	CPU      float64 `json:"cpu"` // cores in use
+	// What it may use, by its own environment.
+	MemoryLimitMB int       `json:"memoryLimitMb,omitempty"`
+	CPULimit      float64   `json:"cpuLimit,omitempty"`
+	EveryMS       int64     `json:"everyMs,omitempty"` // how often it reports though nothing happens
+	Version       string    `json:"version"`
+	State         string    `json:"state"` // "ready", "draining", "holding"
+	At            time.Time `json:"at"`
 }
 
 // DeadLetter is what could not be processed, with its reason.

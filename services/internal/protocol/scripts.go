@@ -388,7 +388,8 @@ func Renew(ctx context.Context, tx Tx, renewals []RenewRequest) (map[ID]SessionR
 	}
 	out := make(map[ID]SessionResponse, len(sessions))
 	for _, id := range sessions {
-		out[id] = SessionResponse{Alive: alive[id], Cancels: cancels[id], Orphans: orphans(owned[id], listed[id].Runs), Gone: gone(owned[id], listed[id].Owned)}
+		orders, beats := alive[id]
+		out[id] = SessionResponse{Alive: beats, Drain: orders.Drain, Slots: orders.Slots, Cancels: cancels[id], Orphans: orphans(owned[id], listed[id].Runs), Gone: gone(owned[id], listed[id].Owned)}
 	}
 	return out, nil
 }

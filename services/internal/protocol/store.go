@@ -60,14 +60,20 @@ type Tx interface {
 
 	// OpenSession inserts a session that is alive with beat 1; it does nothing when the id exists already.
 	OpenSession(ctx context.Context, s OpenSessionRequest) error
-	// Beat raises the beat of those sessions that are alive and returns them.
-	Beat(ctx context.Context, sessions []ID) (map[ID]bool, error)
+	// Beat raises the beat of those sessions that are alive and returns them, with what the platform asks of each.
+	Beat(ctx context.Context, sessions []ID) (map[ID]Orders, error)
 	// EndSessions marks sessions dead that are alive (and stand at the beat given, unless it is -1), and returns those that it ended.
 	EndSessions(ctx context.Context, ends []SessionEnd) ([]ID, error)
 	// Runs lists what each session owns, without locking it.
 	Runs(ctx context.Context, sessions []ID) (map[ID][]Orphan, error)
 	// Cancels lists, for each session, the executions that it owns and that are flagged.
 	Cancels(ctx context.Context, sessions []ID) (map[ID][]CancelOrder, error)
+}
+
+// Orders is what the platform asks of a worker, beside cancels.
+type Orders struct {
+	Drain bool // stop in order
+	Slots int  // use so many; 0: your own limit
 }
 
 // SessionEnd names a session that is to be marked dead.

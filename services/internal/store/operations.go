@@ -118,20 +118,3 @@ func (db *DB) ListDeadLetters(ctx context.Context, p Page) ([]protocol.DeadLette
 	rows, next := cut(rows, p, func(d *protocol.DeadLetter) protocol.ID { return d.ID })
 	return rows, next, err
 }
-
-// WorkerSession is a session with the facts that a worker told when it opened it.
-type WorkerSession struct {
-	protocol.Session
-	Pool, Host, Version, Allocation string
-	Slots, Weight                   int
-	OpenedAt, BeatAt, EndedAt       time.Time
-	EndReason                       string
-}
-
-// ListSessions lists the sessions that are alive, and those that ended after since.
-func (db *DB) ListSessions(ctx context.Context, since time.Time) ([]WorkerSession, error) {
-	return list(ctx, db, db.replica, "ListSessions", `SELECT id, worker, beat, alive, pool, host, version, allocation, slots, weight, opened_at, beat_at, ended_at, end_reason
-		FROM sessions WHERE alive OR ended_at >= $1 ORDER BY id`, func(r pgx.Rows, s *WorkerSession) error {
-		return r.Scan((*dbID)(&s.ID), &s.Worker, &s.Beat, &s.Alive, &s.Pool, &s.Host, &s.Version, &s.Allocation, &s.Slots, &s.Weight, dbTime{&s.OpenedAt}, dbTime{&s.BeatAt}, dbTime{&s.EndedAt}, &s.EndReason)
-	}, at(since))
-}

@@ -112,10 +112,24 @@ func (t *tx) OpenSession(ctx context.Context, s protocol.OpenSessionRequest) err
 }
 
 // Beat renews in the order of ids, so that two orchestrators with the same sessions don't block each other.
-func (t *tx) Beat(ctx context.Context, sessions []protocol.ID) (map[protocol.ID]bool, error) {
-	return t.set(ctx, `
+func (t *tx) Beat(ctx context.Context, sessions []protocol.ID) (map[protocol.ID]protocol.Orders, error) {
+	rows, err := t.conn.Query(ctx, `
 		WITH held AS MATERIALIZED (SELECT id FROM sessions WHERE id = ANY($1) AND alive ORDER BY id FOR NO KEY UPDATE)
-		UPDATE sessions s SET beat = s.beat + 1, beat_at = clock_timestamp() FROM held WHERE s.id = held.id AND s.alive RETURNING s.id`, dbIDs(sessions))
+		UPDATE sessions s SET beat = s.beat + 1, beat_at = clock_timestamp() FROM held WHERE s.id = held.id AND s.alive RETURNING s.id, s.drain <> '', s.tuned`, dbIDs(sessions))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := make(map[protocol.ID]protocol.Orders, len(sessions))
+	for rows.Next() {
+		var id protocol.ID
+		var o protocol.Orders
+		if err := rows.Scan((*dbID)(&id), &o.Drain, &o.Slots); err != nil {
+			return nil, err
+		}
+		out[id] = o
+	}
+	return out, rows.Err()
 }
 
 // EndSessions marks sessions dead that are alive and stand at the beat given.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flowplatform/services/internal/protocol"
+	"flowplatform/services/internal/testkit"
 )
 
 func (b *bundle) unhandedOf(t *testing.T, db *DB) []protocol.ID {
@@ -73,9 +74,14 @@ func TestUnhandedNewLeader(t *testing.T) {
 	if got := b.unhandedOf(t, first); !slices.Equal(got, []protocol.ID{stuck}) {
 		t.Fatalf("got %v, want %v", got, stuck)
 	}
-	if pos, from := first.unhanded.position(), first.unhanded.from; pos >= from {
-		t.Fatalf("position %d must stay at the stuck row, before %d", pos, from)
-	}
+	testkit.Eventually(t, 20*time.Second, "the position stays at the stuck row", func() error { // a transaction of another test on this server may hold the horizon back for a while
+		first.unhanded.next = time.Time{}
+		b.unhandedOf(t, first)
+		if pos, from := first.unhanded.position(), first.unhanded.from; pos >= from {
+			return fmt.Errorf("position %d, the next look begins at %d", pos, from)
+		}
+		return nil
+	})
 	second := b.open(t, "flow_orchestrator")
 	if got := b.unhandedOf(t, second); !slices.Equal(got, []protocol.ID{stuck}) {
 		t.Fatalf("the new leader got %v, want %v", got, stuck)

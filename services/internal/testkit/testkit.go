@@ -182,6 +182,8 @@ type ProcessOptions struct {
 	Log  io.Writer // gets all that it prints, too
 	// Alone gives it a PID namespace of its own (as root): when it dies the kernel kills all that it has started, daemons too.
 	Alone bool
+	// Mounts gives it mounts of its own (as root), which go with it.
+	Mounts bool
 }
 
 // StartProcess starts one that dies with this process.
@@ -198,6 +200,12 @@ func StartProcess(o ProcessOptions) (*Process, error) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{}
 		}
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
+	}
+	if o.Mounts && os.Geteuid() == 0 {
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS
 	}
 	p := &Process{Name: o.Name, cmd: cmd, out: &tail{}, done: make(chan struct{})}
 	var out io.Writer = p.out

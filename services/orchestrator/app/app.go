@@ -67,6 +67,9 @@ type App struct {
 
 // New builds an orchestrator. Nothing is connected and nobody is listened to before Start.
 func New(o Options, log *slog.Logger) (*App, error) {
+	if problems := o.Values.Check(); len(problems) > 0 {
+		return nil, fmt.Errorf("orchestrator: %w", problems[0])
+	}
 	a := &App{o: o, log: log, registry: telemetry.Registry(), health: telemetry.NewHealth()}
 	a.id = o.InstanceID
 	if a.id == "" {

@@ -36,6 +36,14 @@ func (e *events) publish(ctx context.Context, news []protocol.News) error {
 	return e.client.Append(ctx, out)
 }
 
+// show shows people the leader's picture.
+func (e *events) show(ctx context.Context, f live.Fleet) error {
+	if e.client == nil {
+		return nil // said once, by the health check
+	}
+	return e.client.PutFleet(ctx, f)
+}
+
 func (e *events) ping(ctx context.Context) error {
 	if e.client == nil {
 		return errNoRedis

@@ -22,6 +22,7 @@ type links struct {
 	publisher *queues.Publisher
 	reports   *broker.Conn
 	letters   *broker.Conn
+	workers   *broker.Conn // health reports, and looks at queues
 
 	missing chan string // pools whose queues are to be declared
 	stop    context.CancelFunc
@@ -46,6 +47,7 @@ func newLinks(o Options, id string, shards func() int, log *slog.Logger) *links 
 	}}
 	l.reports = broker.Dial(l.options("reports", true))
 	l.letters = broker.Dial(l.options("dead letters", false))
+	l.workers = broker.Dial(l.options("workers", false))
 	return l
 }
 
@@ -61,6 +63,13 @@ func (l *links) topology(version string) broker.Topology {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return broker.NewTopology(l.o.RabbitMQExchange, slices.Clone(l.pools), l.shards(), version)
+}
+
+// known lists the pools that have queues.
+func (l *links) known() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.pools)
 }
 
 // mend declares the queues of pools that were found missing: only orchestrators may, so gateways and workers rely on it.
@@ -146,5 +155,6 @@ func (l *links) close(ctx context.Context) error {
 	err := l.publisher.Broker.Close(ctx)
 	l.reports.Close()
 	l.letters.Close()
+	l.workers.Close()
 	return err
 }

@@ -4,11 +4,13 @@ import (
 	"time"
 
 	"flowplatform/services/internal/env"
+	"flowplatform/services/internal/settings"
 )
 
 // Options of an orchestrator, read from its environment.
 type Options struct {
 	env.Common
+	settings.Values
 	Port             int           `env:"PORT" envDefault:"3003" min:"0" max:"65535" desc:"internal API, /healthz and /readyz; 0: any"`
 	MetricsPort      int           `env:"METRICS_PORT" envDefault:"9091" min:"0" max:"65535" desc:"/metrics, /healthz and /readyz; 0: any"`
 	HealthCheckPort  int           `env:"HEALTH_CHECK_PORT" min:"0" max:"65535" desc:"a further listener for /healthz and /readyz, only if set"`
@@ -17,6 +19,7 @@ type Options struct {
 	WorkerLease      time.Duration `env:"WORKER_LEASE" envDefault:"15s" min:"1s" max:"10m" desc:"how long a worker may act after its last renewal; the same for all services"`
 	LeaderKey        string        `env:"LEADER_KEY" envDefault:"flow/orchestrator/leader" desc:"key of the leader's lock in Consul"`
 	LeaderTTL        time.Duration `env:"LEADER_TTL" envDefault:"1200ms" min:"1s" max:"1m" desc:"TTL of the leader's session; a takeover takes two of them. Consul's servers must allow it (session_ttl_min), else it is 10s"`
+	WorkerJob        string        `env:"WORKER_JOB" envDefault:"worker" desc:"Nomad job of the pool default; that of another pool is called worker-POOL"`
 	InstanceID       string        `env:"INSTANCE_ID" desc:"names this process in the lock and in logs; default: host and process id"`
 
 	ExecutionRetention time.Duration `env:"EXECUTION_RETENTION" envDefault:"720h" min:"24h" max:"87600h" desc:"how long executions are kept after their end, in whole days; a flow's settings.retention goes before it, and may be shorter"`

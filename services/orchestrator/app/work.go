@@ -11,11 +11,14 @@ import (
 	"flowplatform/services/internal/lifecycle"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/orchestrator/internal/collect"
+	"flowplatform/services/orchestrator/internal/fleet"
 	"flowplatform/services/orchestrator/internal/followup"
 	"flowplatform/services/orchestrator/internal/leader"
 	"flowplatform/services/orchestrator/internal/queues"
+	"flowplatform/services/orchestrator/internal/registry"
 	"flowplatform/services/orchestrator/internal/rescue"
 	"flowplatform/services/orchestrator/internal/retention"
+	"flowplatform/services/orchestrator/internal/steer"
 )
 
 // work starts, as soon as the schema is there, everything that works on the database and the broker.
@@ -67,12 +70,17 @@ func (a *App) stand() error {
 	keep := retention.New(retention.Options{
 		Store: a.db, Executions: a.o.ExecutionRetention, History: a.o.HistoryRetention, Audit: a.o.AuditRetention, Log: a.component("retention"), Registerer: a.registry,
 	})
+	steering, err := a.steering()
+	if err != nil {
+		return err
+	}
 	elector, err := leader.New(leader.Options{
 		Address: a.o.ConsulAddress, Token: a.o.ConsulToken, Key: a.o.LeaderKey, TTL: a.o.LeaderTTL, Holder: a.id, RaiseTerm: a.db.RaiseTerm,
 		Work: func(ctx context.Context, term *leader.Term) {
 			var loops sync.WaitGroup
 			loops.Go(func() { work.Work(ctx, term) })
 			loops.Go(func() { keep.Work(ctx, term) })
+			loops.Go(func() { steering.Work(ctx, term.Number, term) })
 			loops.Wait()
 		},
 		Log: a.component("leader"), Registerer: a.registry,
@@ -95,6 +103,31 @@ func (a *App) stand() error {
 		}
 	})
 	return nil
+}
+
+// steering makes the leader's loop over settings, workers and their number. Health reports are heard whoever leads.
+func (a *App) steering() (*steer.Steer, error) {
+	workers := registry.New(a.component("registry"), a.registry, time.Now)
+	ctx, stop := context.WithCancel(context.Background())
+	var hearing sync.WaitGroup
+	hearing.Go(func() { workers.Listen(ctx, a.broker.workers, a.id) })
+	a.worked.PushBounded("health reports", 3*time.Second, func(context.Context) error { stop(); hearing.Wait(); return nil })
+	o := steer.Options{
+		Defaults: a.o.Values, Leader: a.id, Store: a.db, Workers: workers.Workers, Inspect: a.broker.workers.Inspect, Pools: a.broker.known, Shards: a.shardCount,
+		KV: func(ctx context.Context) (map[string]string, error) {
+			return a.elector.KV(ctx, steer.KVPrefix)
+		},
+		Tell: a.broker.publisher.Tell, Show: a.events.show, Log: a.component("steer"), Registerer: a.registry,
+	}
+	if a.o.NomadAddress != "" {
+		nomad, err := fleet.New(fleet.Options{Address: a.o.NomadAddress, Token: a.o.NomadToken, Job: a.o.WorkerJob})
+		if err != nil {
+			return nil, err
+		}
+		o.Fleet = nomad
+		a.health.Register("nomad", false, nomad.Ready)
+	}
+	return steer.New(o), nil
 }
 
 // readShards reads how many report queues there are.

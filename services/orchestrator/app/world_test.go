@@ -20,6 +20,7 @@ import (
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
 	"flowplatform/services/internal/protocol"
+	"flowplatform/services/internal/settings"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/testkit"
 )
@@ -98,11 +99,16 @@ func letIn(t *testing.T, pg *testkit.PostgresServer) {
 	}
 }
 
+// usual settings, with nobody to scale.
+func usual() settings.Values {
+	return settings.Values{MinWorkers: 2, MaxWorkers: 20, HighWaterMark: 1000, LowWaterMark: 100, DrainTime: 30 * time.Second, DownWindow: 3 * time.Minute, Strategy: settings.RoundRobin, WorkerTimeout: 300 * time.Second}
+}
+
 func (w *world) options(change ...func(*Options)) Options {
 	o := Options{
 		Common: env.Common{BindAddress: "127.0.0.1", LogLevel: "info", MetricsEnabled: true, DatabaseURL: w.pgURL, RedisURL: w.redis, RabbitMQURL: w.amqp,
 			RabbitMQExchange: "flow_orchestration", ConsulAddress: w.consul, InternalToken: token},
-		DatabasePoolSize: 10, RabbitMQPrefetch: 50, WorkerLease: 15 * time.Second, LeaderKey: "flow/orchestrator/leader", LeaderTTL: 1200 * time.Millisecond,
+		DatabasePoolSize: 10, RabbitMQPrefetch: 50, WorkerLease: 15 * time.Second, LeaderKey: "flow/orchestrator/leader", LeaderTTL: 1200 * time.Millisecond, Values: usual(),
 	}
 	for _, c := range change {
 		c(&o)

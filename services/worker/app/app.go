@@ -72,6 +72,7 @@ type App struct {
 	keeper *session.Keeper
 	feed   *link.Feed
 	file   *session.LockFile
+	term   int64  // of the last leader that was heard; only obey has it
 	cause  string // why it isn't working yet, or any more
 	fatal  error  // why it ends by itself
 
@@ -143,7 +144,7 @@ func (a *App) build() error {
 	a.runner = runner.New(runner.Options{
 		Worker: a.o.WorkerID, Slots: a.o.MaxConcurrentFlows, MaxNodes: a.o.MaxConcurrentNodes, NodeTimeout: a.o.NodeTimeout, ClaimTimeout: 2 * time.Second, Programs: maxPrograms,
 		Window: a.window, Claims: claims.Claims, SessionDead: a.poke, Publisher: a.outbox, Load: a.load, Executors: a.catalogue.Executor,
-		Values: upstream.Values{Client: upstream.NewClient(a.directory, a.o.InternalToken)}, ValueCache: a.o.MemoryLimitMB << 20 / 16,
+		Values: upstream.Values{Client: upstream.NewClient(a.directory, a.o.InternalToken)}, ValueCache: a.o.MemoryLimitMB << 20 / 16, Memory: a.o.MemoryLimitMB << 20 / 4,
 		Credential: credentials.New(upstream.NewClient(a.gateways, cmp.Or(a.o.CredentialsToken, a.o.InternalToken)).OpenCredential, time.Now).Get,
 		Log:        a.component("runner"), NodeLog: nodeLog.With("component", "node", "worker", a.o.WorkerID), Registerer: a.registry,
 	})

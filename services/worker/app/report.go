@@ -63,11 +63,13 @@ func (a *App) hold(reason string, on bool) {
 	}
 }
 
-// report sends health reports: every HEALTH_REPORT_INTERVAL, and when what is buffered has changed (it counts as depth) at most once a second.
+// report sends health reports: every HEALTH_REPORT_INTERVAL, and when anything has been done or what is buffered has changed (both steer the scaling), at
+// most once a second.
 func (a *App) report() {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	r := reporter{a: a, at: time.Now(), used: cpuTime()}
+	last := protocol.ID{} // session of the last report: a new one is told at once
 	for {
 		select {
 		case <-a.ctx.Done():
@@ -76,14 +78,16 @@ func (a *App) report() {
 		case <-t.C:
 		}
 		_, _, buffered := a.runner.Load()
-		if buffered == r.buffered && time.Since(r.at) < a.o.HealthReportInterval-look {
+		id, open := a.window.Current()
+		if buffered == r.buffered && a.runner.Ended() == r.ended && id == last && time.Since(r.at) < a.o.HealthReportInterval-look {
 			continue
 		}
 		state := "ready"
-		if _, open := a.window.Current(); !open {
+		if !open {
 			state = "holding"
 		}
 		r.send(state)
+		last = id
 	}
 }
 
@@ -93,6 +97,7 @@ type reporter struct {
 	at       time.Time
 	used     time.Duration
 	buffered int
+	ended    uint64
 }
 
 func (r *reporter) send(state string) {
@@ -102,12 +107,12 @@ func (r *reporter) send(state string) {
 	}
 	id, _ := a.window.Current()
 	slots, running, buffered := a.runner.Load()
-	now, cpu := time.Now(), cpuTime()
+	now, cpu, ended := time.Now(), cpuTime(), a.runner.Ended()
 	err := a.outbox.Heartbeat(protocol.Heartbeat{
 		V: protocol.SchemaVersion, Worker: a.o.WorkerID, Session: id, Pool: a.o.WorkerPool, Slots: slots, Running: running, Buffered: buffered,
-		MemoryMB: memoryMB(), CPU: (cpu - r.used).Seconds() / max(now.Sub(r.at).Seconds(), 0.001), Version: version(), State: state, At: now.UTC(),
+		Ended: ended, MemoryMB: memoryMB(), MemoryLimitMB: a.o.MemoryLimitMB, CPULimit: a.o.CPULimitCores, EveryMS: a.o.HealthReportInterval.Milliseconds(), CPU: (cpu - r.used).Seconds() / max(now.Sub(r.at).Seconds(), 0.001), Version: version(), State: state, At: now.UTC(),
 	})
-	r.at, r.used, r.buffered = now, cpu, buffered
+	r.at, r.used, r.buffered, r.ended = now, cpu, buffered, ended
 	if err != nil {
 		a.log.Debug("no health report", "reason", err.Error())
 	}
@@ -123,10 +128,41 @@ func (a *App) obey(c *broker.Consumer) {
 		if m.Cancel != nil {
 			a.runner.Cancel(*m.Cancel)
 		}
+		if len(m.Tune) > 0 && m.Term >= a.term { // of a leader, not of one before it
+			a.term = m.Term
+			a.tuneBy(m.Tune)
+		}
 		if m.Drain != "" && m.Drain == a.o.WorkerID {
 			a.drain()
 		}
 		d.Ack()
+	}
+}
+
+// tuneBy follows the order that is for our session.
+func (a *App) tuneBy(orders []protocol.TuneOrder) {
+	id, _ := a.window.Current()
+	for _, o := range orders {
+		if o.Session == id && !id.IsZero() {
+			a.tune(o.Slots)
+		}
+	}
+}
+
+// tune sets the slots, and with them how many tasks are held; 0: our own limit.
+func (a *App) tune(slots int) {
+	if slots <= 0 || slots > a.o.MaxConcurrentFlows {
+		slots = a.o.MaxConcurrentFlows
+	}
+	if before, _, _ := a.runner.Load(); before != slots {
+		a.log.Info("slots are tuned", "slots", slots, "limit", a.o.MaxConcurrentFlows)
+	}
+	a.runner.Resize(slots)
+	a.mu.Lock()
+	feed := a.feed
+	a.mu.Unlock()
+	if feed != nil {
+		feed.Retune(min(slots, 256) + a.o.RabbitMQPrefetch)
 	}
 }
 

@@ -188,7 +188,7 @@ func (l listener) Orders(answer protocol.SessionResponse) {
 		l.Disown(id, answer.Orphans)
 	}
 	l.Gone(answer.Gone)
-	l.Resize(answer.Slots)
+	l.a.tune(answer.Slots)
 	if answer.Drain {
 		l.a.drain()
 	}

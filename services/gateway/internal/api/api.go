@@ -61,6 +61,10 @@ type Options struct {
 	// Told tells owners of executions that they are to end; News tells the live view. Both only for speed.
 	Told func([]protocol.CancelOrder)
 	News func([]protocol.News)
+	// Tell sends a control message to all workers, only for speed.
+	Tell func(protocol.Control)
+	// Fleet is the leader's picture of what runs.
+	Fleet func(ctx context.Context) (live.Fleet, error)
 
 	InternalToken    string
 	CredentialsToken string // of workers, that open credentials
@@ -111,6 +115,10 @@ func New(o Options) *API {
 	a.valueRoutes()
 	a.catalogRoutes()
 	a.overviewRoutes()
+	a.workerRoutes()
+	a.queueRoutes()
+	a.scalingRoutes()
+	a.settingRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

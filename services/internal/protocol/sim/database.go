@@ -355,21 +355,21 @@ func (t *txn) OpenSession(_ context.Context, req protocol.OpenSessionRequest) er
 	return nil
 }
 
-func (t *txn) Beat(_ context.Context, ids []protocol.ID) (map[protocol.ID]bool, error) {
+func (t *txn) Beat(_ context.Context, ids []protocol.ID) (map[protocol.ID]protocol.Orders, error) {
 	if err := t.statement(); err != nil {
 		return nil, err
 	}
-	out := map[protocol.ID]bool{}
+	out := map[protocol.ID]protocol.Orders{}
 	for _, id := range ids {
 		se := t.s.session(id)
-		if se == nil || !se.Alive || out[id] {
+		if _, done := out[id]; done || se == nil || !se.Alive {
 			continue
 		}
 		if err := t.acquire(&se.lock); err != nil {
 			return nil, err
 		}
 		if se.Alive {
-			out[id] = true
+			out[id] = protocol.Orders{}
 			t.ops = append(t.ops, func() { se.Beat++ })
 		}
 	}

@@ -13,8 +13,18 @@ func sessions(t *testing.T, s *suite) {
 	s.txn(t, func(tx protocol.Tx) error { // again: nothing happens
 		return tx.OpenSession(s.ctx, protocol.OpenSessionRequest{Session: a, Worker: "other"})
 	})
-	beat := func(ids ...protocol.ID) (alive map[protocol.ID]bool) {
-		s.txn(t, func(tx protocol.Tx) (err error) { alive, err = tx.Beat(s.ctx, ids); return err })
+	beat := func(ids ...protocol.ID) map[protocol.ID]bool {
+		alive := map[protocol.ID]bool{}
+		s.txn(t, func(tx protocol.Tx) error {
+			beaten, err := tx.Beat(s.ctx, ids)
+			for id, orders := range beaten {
+				alive[id] = true
+				if orders != (protocol.Orders{}) {
+					t.Errorf("nobody asks anything of it: %+v", orders)
+				}
+			}
+			return err
+		})
 		return alive
 	}
 	alive := func(ids ...protocol.ID) (m map[protocol.ID]bool) {

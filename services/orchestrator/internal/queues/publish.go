@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -87,16 +88,25 @@ func (p *Publisher) Report(ctx context.Context, shard int, body []byte) error {
 	return p.Broker.PublishWait(ctx, broker.Message{Key: broker.ReportKey(shard), Type: "report", Body: body})
 }
 
+// Tell sends a control message to all workers. For speed only: renewals carry the same.
+func (p *Publisher) Tell(m protocol.Control) error {
+	subject := "cancel"
+	if len(m.Tune) > 0 {
+		subject = "tune"
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("queues.Tell: %w", err)
+	}
+	// Nobody waits for the confirm: with no worker bound the message comes back unroutable, which is no failure.
+	return p.Broker.Publish(broker.Message{Key: broker.ControlKey(subject), Type: "control", Body: body}, func(broker.Outcome) {})
+}
+
 // Control tells the owners of executions that they are to end. For speed only: renewals carry the same.
 func (p *Publisher) Control(_ context.Context, orders []protocol.CancelOrder) error {
 	var errs []error
 	for _, o := range orders {
-		body, err := json.Marshal(protocol.Control{V: protocol.SchemaVersion, Cancel: &o})
-		if err == nil {
-			// Nobody waits for the confirm: with no worker bound the message comes back unroutable, which is no failure.
-			err = p.Broker.Publish(broker.Message{Key: broker.ControlKey("cancel"), Type: "control", Body: body}, func(broker.Outcome) {})
-		}
-		if err != nil {
+		if err := p.Tell(protocol.Control{V: protocol.SchemaVersion, Cancel: &o}); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -102,6 +102,13 @@ func number(v any) (int, bool) {
 	return 0, false
 }
 
+// Retune sets how many tasks of each priority are held beyond those that have begun.
+func (f *Feed) Retune(prefetch int) {
+	for _, q := range f.queues {
+		q.consumer.Retune(prefetch)
+	}
+}
+
 // Ready tells whether all three queues are consumed.
 func (f *Feed) Ready() error {
 	for i, q := range f.queues {

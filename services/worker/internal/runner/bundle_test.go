@@ -236,7 +236,7 @@ func setup(t *testing.T, change ...func(*Options)) *bundle {
 	t.Helper()
 	b := &bundle{t: t, programs: map[int]*flow.Program{}, acked: map[int]int{}, stored: map[string]string{}}
 	o := Options{
-		Worker: "w", Slots: 100, MaxNodes: 100, NodeTimeout: time.Minute, ClaimTimeout: time.Second, Programs: 10, Window: b, Publisher: b, Values: b, ValueCache: 4 << 20,
+		Worker: "w", Slots: 100, MaxNodes: 100, NodeTimeout: time.Minute, ClaimTimeout: time.Second, Programs: 10, Window: b, Publisher: b, Values: b, ValueCache: 4 << 20, Memory: 1 << 20,
 		Claims: func(_ context.Context, claims []protocol.Claim) ([]protocol.Answer, error) {
 			b.mu.Lock()
 			b.claims = append(b.claims, claims...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
@@ -114,8 +115,15 @@ func (e *effects) do(c *call) {
 	}
 	cuttable, cancel := context.WithCancelCause(window)
 	defer cancel(nil)
-	ctx, release := context.WithTimeout(cuttable, limit)
-	defer release()
+	ctx, timeout := context.WithCancelCause(cuttable)
+	defer timeout(nil)
+	timer := time.AfterFunc(limit, func() { timeout(context.DeadlineExceeded) })
+	defer timer.Stop()
+	memory := func(ctx context.Context, n int) error { // the node isn't to blame for the wait: its time begins anew
+		timer.Stop()
+		defer timer.Reset(limit)
+		return r.memory.take(ctx, t, n)
+	}
 	e.mu.Lock()
 	if c.state != callQueued {
 		e.mu.Unlock()
@@ -136,7 +144,7 @@ func (e *effects) do(c *call) {
 		t.tell(news{kind: newsCut, key: key}, true)
 		return
 	}
-	result, err := r.execute(ctx, t, c.cmd)
+	result, err := r.execute(ctx, t, c.cmd, memory)
 	r.metrics.inflight.Dec()
 	if err != nil && cuttable.Err() != nil { // the window's end or the run's wish: the outcome is unknown
 		r.metrics.steps.WithLabelValues(c.cmd.Type, "cut").Inc()

@@ -29,7 +29,7 @@ func (r *Runner) limit(cmd flow.Command) time.Duration {
 }
 
 // execute does one try. A panic is an error with code "panic": a node must not be able to end the worker.
-func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result node.Result, err error) {
+func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command, memory func(context.Context, int) error) (result node.Result, err error) {
 	executor, ok := r.opts.Executors(cmd.Type, cmd.Version)
 	if !ok {
 		return result, &node.Error{Code: "unknown-node-type", Retryable: true, Message: fmt.Sprintf("this worker has no node %s version %d: it is older than the flow; its release is probably under way", cmd.Type, cmd.Version)}
@@ -42,9 +42,8 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 			err = &node.Error{Code: "panic", Message: fmt.Sprintf("node %s (%s) broke with: %s. This is a mistake in the node, not in the flow: please report it with the worker's log", cmd.Key.Node, cmd.Type, said)}
 		}
 	}()
-	log := r.opts.NodeLog
-	if cmd.Kind == flow.KindEffect {
-		log = log.With(slog.String("execution", t.text), slog.String("node", cmd.Key.Node), slog.Int("try", cmd.Try))
+	if cmd.Kind != flow.KindPure && r.opts.Credential != nil {
+		s = &secrets{open: r.opts.Credential, config: cmd.Config}
 	}
 	iteration := cmd.Key.Iteration
 	if iteration == "" {
@@ -52,16 +51,15 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command) (result 
 	}
 	call := node.Call{
 		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Attempt: t.attempt,
-		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: log,
+		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: slog.New(&stepLog{t: t, cmd: &cmd, secrets: s, size: new(int)}), Memory: memory,
 		Limits: node.Limits{MaxValueBytes: protocol.MaxValue},
 	}
 	if cmd.Kind != flow.KindPure {
 		call.IdempotencyKey = t.text + "/" + cmd.Key.Node + "/" + iteration
 	}
-	if cmd.Kind == flow.KindPure || r.opts.Credential == nil {
+	if s == nil {
 		return executor.Execute(ctx, call)
 	}
-	s = &secrets{open: r.opts.Credential, config: cmd.Config}
 	call.Credential = s.credential
 	return s.hush(executor.Execute(ctx, call))
 }

@@ -18,7 +18,8 @@ type intake struct {
 	credit  [priorities]int
 	slots   int
 	running int
-	stopped bool // nothing is begun any more
+	ended   uint64 // slots given back since the beginning
+	stopped bool   // nothing is begun any more
 	paused  map[string]bool
 
 	suspects []parked // begin one at a time, when nothing else runs
@@ -99,6 +100,7 @@ func (in *intake) pick() (Delivery, bool) {
 func (in *intake) release() {
 	in.mu.Lock()
 	in.running--
+	in.ended++
 	if in.alone {
 		in.alone = false
 		if len(in.suspects) > 0 {

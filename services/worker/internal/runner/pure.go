@@ -25,7 +25,7 @@ func (t *run) compute(cmd flow.Command) {
 		return
 	}
 	started := t.r.now()
-	result, err := t.r.execute(ctx, t, cmd)
+	result, err := t.r.execute(ctx, t, cmd, nil)
 	t.mu.Lock()
 	t.interrupt = nil
 	t.mu.Unlock()

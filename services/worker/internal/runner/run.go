@@ -24,6 +24,8 @@ type run struct {
 	queue     []news
 	busy      bool               // somebody is at work on this run
 	interrupt context.CancelFunc // ends the pure node that is executed now
+	lines     lines              // what nodes have logged
+	held      int                // bytes of the memory budget; guarded by memory.mu
 	stored    map[string]bool    // refs of large values that are in the payloads for sure
 	// Bytes of outputs that stand in messages themselves: those of the next report, and those of all reports so far, which the next task carries.
 	inlineReport, inlineTask int

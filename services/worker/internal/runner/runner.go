@@ -40,6 +40,7 @@ type Options struct {
 	Publisher   Publisher
 	Values      Values
 	ValueCache  int                                                         // bytes of large values that are kept in memory
+	Memory      int                                                         // bytes of what nodes read in that runs may hold together
 	Load        func(ctx context.Context, v Version) (*flow.Program, error) // ErrNoVersion, ErrUnfit, or any error for "not now"
 	Executors   func(typ string, version int) (node.Executor, bool)
 	// Credential opens a credential by its id or name, with what masks its secrets. nil: there are none to give.
@@ -65,6 +66,7 @@ type Runner struct {
 	claims   claims
 	reports  reports
 	values   *values
+	memory   memory
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -102,6 +104,7 @@ func New(o Options) *Runner {
 	r.claims = claims{r: r, wake: make(chan struct{}, 1)}
 	r.patience, r.impatient = context.WithCancel(ctx)
 	r.values = newValues(r, o.ValueCache)
+	r.memory.free = o.Memory
 	r.reports = reports{r: r, ctx: ctx, shards: map[int]*shard{}}
 	r.metrics = newMetrics(o.Registerer, r)
 	return r
@@ -145,6 +148,13 @@ func (r *Runner) Resize(slots int) {
 		slots = r.opts.Slots
 	}
 	r.intake.resize(slots)
+}
+
+// Ended is how many executions have left since the beginning: ended, suspended, or handed back.
+func (r *Runner) Ended() uint64 {
+	r.intake.mu.Lock()
+	defer r.intake.mu.Unlock()
+	return r.intake.ended
 }
 
 // Load says how the Runner is loaded.
@@ -198,6 +208,7 @@ func (r *Runner) forget(t *run) {
 	r.mu.Lock()
 	delete(r.runs, t.machine.Number())
 	r.mu.Unlock()
+	r.memory.leave(t)
 	r.intake.release()
 }
 

@@ -70,7 +70,7 @@ func TestWhatWasSecretStaysOut(t *testing.T) {
 		b.mu.Lock()
 		b.nodes = f
 		b.mu.Unlock()
-		result, err := b.r.execute(t.Context(), run, flow.Command{Type: "effect", Kind: flow.KindEffect, Config: map[string]any{"credential": "shop"}, Key: flow.Key{Node: "n"}})
+		result, err := b.r.execute(t.Context(), run, flow.Command{Type: "effect", Kind: flow.KindEffect, Config: map[string]any{"credential": "shop"}, Key: flow.Key{Node: "n"}}, nil)
 		shown := fmt.Sprintf("%v", result.Output)
 		if err != nil {
 			shown = fmt.Sprintf("%+v", *failure("n", err))

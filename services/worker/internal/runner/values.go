@@ -204,6 +204,7 @@ func (t *run) report(e *protocol.Entry) {
 	t.mu.Lock()
 	t.inlineReport = 0
 	t.mu.Unlock()
+	e.Logs = t.takeLines()
 	if len(e.Output) <= protocol.MaxInline {
 		t.out = t.r.reports.add(t, e)
 		return

@@ -1,0 +1,116 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"flowplatform/services/internal/node"
+	"flowplatform/services/internal/protocol"
+)
+
+// A hundred runs want more than there is, each twice: all end, and never do more than two have what only one and a bit can have (one may go beyond).
+func TestMemoryIsBoundedAndNobodyWaitsForEver(t *testing.T) {
+	t.Parallel()
+	in(t, func(b *bundle) {
+		b.programs[1] = chain(t, "a:effect+1s c:effect+1s")
+		var holding, most atomic.Int64
+		b.nodes = func(ctx context.Context, call node.Call) (node.Result, error) {
+			if err := call.Memory(ctx, 600<<10); err != nil {
+				return node.Result{}, err
+			}
+			if call.Node == "a" {
+				most.Store(max(most.Load(), holding.Add(1)))
+			} else {
+				defer holding.Add(-1)
+			}
+			select {
+			case <-ctx.Done():
+				return node.Result{}, ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+				return node.Result{}, nil
+			}
+		}
+		for i := range 100 {
+			b.offer(i, 1)
+		}
+		pass(time.Hour)
+		if len(b.entries) != 200 || !b.idle() {
+			t.Fatalf("%d entries: %s", len(b.entries), b.kinds()[:100])
+		}
+		for _, e := range b.entries {
+			if e.Kind == protocol.EntryFinal && e.State != protocol.Succeeded { // a wait for memory is no timeout
+				t.Fatalf("%+v", e.Error)
+			}
+		}
+		if most.Load() > 2 || b.r.memory.free != 1<<20 {
+			t.Errorf("%d runs held memory at a time; %d bytes are free at the end", most.Load(), b.r.memory.free)
+		}
+	}, func(o *Options) { o.Memory = 1 << 20 })
+}
+
+func TestMemoryWaitsEndWithTheirContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{free: 10}
+		var first, second, third run
+		if err := m.take(t.Context(), &first, 10); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.take(t.Context(), &second, 10); err != nil { // goes beyond
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.take(ctx, &third, 1); err == nil {
+			t.Error("more than one went beyond")
+		}
+		m.leave(&second)
+		m.leave(&first)
+		if m.free != 10 || m.over != nil || len(m.waiters) != 0 {
+			t.Errorf("%+v", &m)
+		}
+	})
+}
+
+func TestLogsRideOnReports(t *testing.T) {
+	t.Parallel()
+	for kind, entries := range map[string]int{"pure": 1, "effect": 1} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			in(t, func(b *bundle) {
+				b.programs[1] = chain(t, "a:"+kind)
+				b.nodes = func(_ context.Context, call node.Call) (node.Result, error) {
+					call.Log.Debug("not shown")
+					call.Log.With("shop", 7).WithGroup("g").Warn("hello\x00", "n", 1)
+					for i := range 2000 {
+						call.Log.Info(strings.Repeat("x", 100), "i", i)
+					}
+					return node.Result{}, nil
+				}
+				b.offer(1, 1)
+				pass(time.Second)
+				if len(b.entries) != entries || len(b.entries[0].Logs) > 256<<10 {
+					t.Fatalf("%d entries", len(b.entries))
+				}
+				var lines []protocol.LogLine
+				if err := json.Unmarshal(b.entries[0].Logs, &lines); err != nil {
+					t.Fatal(err)
+				}
+				first, last := lines[0], lines[len(lines)-1]
+				if first.Message != "hello\uFFFD" || first.Level != "warn" || first.Node != "a" || first.Try != 1 || string(first.Fields) != `{"shop":7,"g":{"n":1}}` {
+					t.Errorf("%+v %s", first, first.Fields)
+				}
+				if len(lines) > 700 || len(lines) < 500 || !strings.HasPrefix(last.Message, "truncated") {
+					t.Errorf("%d lines, the last: %s", len(lines), fmt.Sprint(last))
+				}
+			}, func(o *Options) { o.NodeLog = slog.New(slog.NewTextHandler(t.Output(), nil)) })
+		})
+	}
+}
