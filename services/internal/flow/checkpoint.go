@@ -87,7 +87,7 @@ func (f *frame) forget() {
 		if r == nil {
 			continue
 		}
-		if f.steps[i].n.container != Try { // how a try ended is seen in its round
+		if f.steps[i].n.container != Try && r.failure == nil { // how a try ended, and why a loop failed, is seen in its rounds
 			r.kept = nil
 		}
 		for _, inner := range slices.Concat(r.kept, r.open) {
