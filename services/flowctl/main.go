@@ -33,6 +33,7 @@ type commands struct {
 	Queue      queueCommand       `cmd:"" help:"Queues: list."`
 	Scaling    scalingCommand     `cmd:"" help:"How many workers there are, how many there should be, and why."`
 	Setting    settingCommand     `cmd:"" help:"Settings that can be changed while the platform runs: list, set."`
+	Deadletter deadletterCommand  `cmd:"" help:"What could not be processed: list, show, requeue, purge."`
 	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 

@@ -210,7 +210,7 @@ func TestEveryRouteRefuses(t *testing.T) {
 			c.call(t, id, 413, token, strings.Repeat(" ", op.MaxBody+1), known...)
 		}
 		if strings.Contains(op.path, "{") {
-			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`}[id]
+			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`}[id]
 			if ok {
 				body = good
 			}

@@ -210,12 +210,15 @@ type Heartbeat struct {
 	MemoryMB int     `json:"memoryMb"`
 	CPU      float64 `json:"cpu"` // cores in use
 	// What it may use, by its own environment.
-	MemoryLimitMB int       `json:"memoryLimitMb,omitempty"`
-	CPULimit      float64   `json:"cpuLimit,omitempty"`
-	EveryMS       int64     `json:"everyMs,omitempty"` // how often it reports though nothing happens
-	Version       string    `json:"version"`
-	State         string    `json:"state"` // "ready", "draining", "holding"
-	At            time.Time `json:"at"`
+	MemoryLimitMB int     `json:"memoryLimitMb,omitempty"`
+	CPULimit      float64 `json:"cpuLimit,omitempty"`
+	EveryMS       int64   `json:"everyMs,omitempty"` // how often it reports though nothing happens
+	// What it has taken from its queues since it began: a message may carry several tasks, and the depth of a queue counts messages.
+	Messages uint64    `json:"messages,omitempty"`
+	Tasks    uint64    `json:"tasks,omitempty"`
+	Version  string    `json:"version"`
+	State    string    `json:"state"` // "ready", "draining", "holding"
+	At       time.Time `json:"at"`
 }
 
 // DeadLetter is what could not be processed, with its reason.

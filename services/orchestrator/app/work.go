@@ -62,9 +62,10 @@ func (a *App) work(ctx context.Context) error {
 // stand stands for election.
 func (a *App) stand() error {
 	letters := &queues.DeadLetters{Conn: a.broker.letters, Insert: a.db.InsertDeadLetters, Log: a.component("deadletters")}
+	back := &queues.Requeue{Store: a.db, Publisher: a.broker.publisher, Follow: a.follow.Take, Log: a.component("deadletters")}
 	work := rescue.New(rescue.Options{
 		Store: a.db, Publisher: a.broker.publisher, Lease: a.o.WorkerLease, Clock: leader.Boottime, Sender: a.sender, Follow: a.follow.Take,
-		DeadLetters: letters.Run, Log: a.component("rescue"), Registerer: a.registry,
+		DeadLetters: letters.Run, Requeue: back.Step, Log: a.component("rescue"), Registerer: a.registry,
 	})
 	letters.Moved = work.LettersMoved
 	keep := retention.New(retention.Options{

@@ -108,7 +108,14 @@ func (r *reporter) send(state string) {
 	id, _ := a.window.Current()
 	slots, running, buffered := a.runner.Load()
 	now, cpu, ended := time.Now(), cpuTime(), a.runner.Ended()
+	var messages, tasks uint64
+	a.mu.Lock()
+	if a.feed != nil {
+		messages, tasks = a.feed.Received()
+	}
+	a.mu.Unlock()
 	err := a.outbox.Heartbeat(protocol.Heartbeat{
+		Messages: messages, Tasks: tasks,
 		V: protocol.SchemaVersion, Worker: a.o.WorkerID, Session: id, Pool: a.o.WorkerPool, Slots: slots, Running: running, Buffered: buffered,
 		Ended: ended, MemoryMB: memoryMB(), MemoryLimitMB: a.o.MemoryLimitMB, CPULimit: a.o.CPULimitCores, EveryMS: a.o.HealthReportInterval.Milliseconds(), CPU: (cpu - r.used).Seconds() / max(now.Sub(r.at).Seconds(), 0.001), Version: version(), State: state, At: now.UTC(),
 	})

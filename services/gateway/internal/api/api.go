@@ -119,6 +119,7 @@ func New(o Options) *API {
 	a.queueRoutes()
 	a.scalingRoutes()
 	a.settingRoutes()
+	a.letterRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

@@ -35,7 +35,7 @@ type Setting struct {
 type Refusal struct {
 	Name   string    `json:"name"`
 	Value  string    `json:"value"`
-	Source string    `json:"source" doc:"consul-kv, or who has set it"`
+	Source string    `json:"source" doc:"consul-kv, or the row in PostgreSQL and who has set it"`
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 }

@@ -30,11 +30,11 @@ ALTER TABLE dead_letters
     ADD COLUMN edited_by  text NOT NULL DEFAULT '';
 CREATE INDEX dead_letters_asked ON dead_letters (id) WHERE asked_at IS NOT NULL AND done_at IS NULL;
 CREATE INDEX dead_letters_open ON dead_letters (reason, id) WHERE done_at IS NULL;
-GRANT UPDATE (asked_at, asked_by, done_at, outcome, edited_by, body), DELETE ON dead_letters TO flow_gateway;
+GRANT UPDATE (asked_at, asked_by, outcome, edited_by, body), DELETE ON dead_letters TO flow_gateway;
 
 -- +goose Down
 REVOKE UPDATE, DELETE ON dead_letters FROM flow_gateway;
-REVOKE UPDATE (asked_at, asked_by, done_at, outcome, edited_by, body) ON dead_letters FROM flow_gateway;
+REVOKE UPDATE (asked_at, asked_by, outcome, edited_by, body) ON dead_letters FROM flow_gateway;
 ALTER TABLE dead_letters DROP COLUMN asked_at, DROP COLUMN asked_by, DROP COLUMN done_at, DROP COLUMN outcome, DROP COLUMN edited_by;
 DROP TABLE leader_state;
 REVOKE INSERT, UPDATE, DELETE ON settings FROM flow_gateway;

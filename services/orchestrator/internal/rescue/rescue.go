@@ -43,8 +43,10 @@ type Options struct {
 	Follow func(protocol.Outcome)
 	// DeadLetters moves the broker's dead letters into their table, until ctx ends; nil: nobody does.
 	DeadLetters func(ctx context.Context)
-	Log         *slog.Logger
-	Registerer  prometheus.Registerer
+	// Requeue brings back dead letters that people have asked for, and tells how many; nil: nobody does.
+	Requeue    func(ctx context.Context) (int, error)
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Rescue does the work of a leader. One term at a time.
@@ -69,6 +71,11 @@ func (r *Rescue) Work(ctx context.Context, term Valid) {
 	loops.Go(func() {
 		r.every(ctx, term, "deadlines", step, func(ctx context.Context) error { return r.overdue(ctx, reconciler) })
 	})
+	if r.o.Requeue != nil {
+		loops.Go(func() {
+			r.every(ctx, term, "requeue", step, func(ctx context.Context) error { _, err := r.o.Requeue(ctx); return err })
+		})
+	}
 	if r.o.DeadLetters != nil {
 		loops.Go(func() { r.o.DeadLetters(ctx) })
 	}

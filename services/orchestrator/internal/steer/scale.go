@@ -65,6 +65,9 @@ func (t *run) observe(ctx context.Context, name string, p *pool, members []membe
 		}
 		o.Ready += q.Ready
 	}
+	if p.packed > 1 { // the broker counts messages
+		o.Ready = int(float64(o.Ready) * p.packed)
+	}
 	for _, m := range members {
 		if m.load == nil || !m.fresh {
 			o.Partial = fmt.Sprintf("worker %s has not reported lately", m.Worker)

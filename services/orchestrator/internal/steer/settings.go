@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"flowplatform/services/internal/settings"
@@ -51,7 +52,7 @@ func (t *run) settle(ctx context.Context) error {
 		t.values = values
 	} else { // the gateway checks too, so this is the hand of somebody else, or another environment of ours: the last good ones stay
 		for _, p := range problems {
-			next.Refused = append(next.Refused, settings.Refusal{Name: p.Name, Value: string(over[p.Name]), Source: by[p.Name], Reason: p.Message, At: t.since(p.Name, p.Message)})
+			next.Refused = append(next.Refused, settings.Refusal{Name: p.Name, Value: string(over[p.Name]), Source: "settings, set by " + by[p.Name], Reason: p.Message, At: t.since(p.Name, p.Message)})
 		}
 	}
 	next.Effective = settings.Map(t.values)
@@ -111,21 +112,7 @@ func (t *run) fromKV(ctx context.Context, next *settings.State) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	merged := settings.Map(t.values)
-	maps.Copy(merged, fresh)
-	values, problems := settings.Apply(t.o.Defaults, merged)
-	if len(problems) > 0 {
-		for _, p := range problems {
-			t.o.Log.Warn("a setting in Consul KV is refused", "name", p.Name, "reason", p.Message)
-			next.Refused = append(next.Refused, settings.Refusal{Name: p.Name, Value: found[p.Name], Source: kvActor, Reason: p.Message, At: time.Now().UTC()})
-			delete(fresh, p.Name)
-		}
-		maps.Copy(merged, settings.Map(t.values))
-		maps.Copy(merged, fresh)
-		if values, problems = settings.Apply(t.o.Defaults, merged); len(problems) > 0 { // what is left can't stand without what was refused
-			return nil
-		}
-	}
+	values := t.sift(fresh, found, next)
 	change := map[string]json.RawMessage{}
 	for name := range fresh {
 		if spec, ok := settings.Of(name); ok {
@@ -134,6 +121,37 @@ func (t *run) fromKV(ctx context.Context, next *settings.State) error {
 	}
 	_, err = t.o.Store.ChangeSettings(ctx, change, kvActor)
 	return err
+}
+
+// sift takes out of fresh what can't be followed, one round after the other, since what is left may not stand without it.
+func (t *run) sift(fresh map[string]json.RawMessage, found map[string]string, next *settings.State) settings.Values {
+	for {
+		merged := settings.Map(t.values)
+		maps.Copy(merged, fresh)
+		values, problems := settings.Apply(t.o.Defaults, merged)
+		if len(problems) == 0 {
+			return values
+		}
+		refuse := map[string]string{}
+		for _, p := range problems {
+			if _, ok := fresh[p.Name]; ok {
+				refuse[p.Name] = p.Message
+			}
+		}
+		if len(refuse) == 0 { // the name is that of the other half of a pair
+			for name := range fresh {
+				refuse[name] = problems[0].Error()
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(refuse)) {
+			t.o.Log.Warn("a setting in Consul KV is refused", "name", name, "reason", refuse[name])
+			next.Refused = append(next.Refused, settings.Refusal{Name: name, Value: found[name], Source: kvActor, Reason: refuse[name], At: time.Now().UTC()})
+			delete(fresh, name)
+		}
+		if len(fresh) == 0 {
+			return t.values
+		}
+	}
 }
 
 // since keeps the time of a refusal that is known.

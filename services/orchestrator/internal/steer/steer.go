@@ -97,7 +97,8 @@ type run struct {
 	values  settings.Values
 	state   *settings.State // as written last; nil: not read yet
 	pools   map[string]*pool
-	ended   map[protocol.ID]uint64 // by session, at the last look
+	ended   map[protocol.ID]uint64    // by session, at the last look
+	taken   map[protocol.ID][2]uint64 // messages and tasks, the same
 	looked  time.Time
 	failing map[string]bool
 }
@@ -105,6 +106,7 @@ type run struct {
 // pool is what is remembered of a pool.
 type pool struct {
 	rates    autoscale.Rates
+	packed   float64 // tasks in a message, as they come; 0: not known yet
 	state    autoscale.State
 	decision autoscale.Decision
 	held     autoscale.Code // as written last
@@ -131,12 +133,14 @@ func (t *run) look(ctx context.Context) {
 	}
 	picture := live.Fleet{At: now.UTC(), Term: t.number, Leader: t.o.Leader, Queues: queues, Workers: view(heard)}
 	ended := t.rate(members, now)
+	taken := t.takings(members)
 	for _, name := range poolsOf(members, t.o.Pools()) {
 		p := t.pools[name]
 		if p == nil {
 			p = &pool{}
 			t.pools[name] = p
 		}
+		p.learn(taken[name])
 		picture.Scaling = append(picture.Scaling, t.scale(ctx, name, p, membersOf(members, name), err, queues, ended[name], now))
 	}
 	if t.o.Show != nil {
@@ -195,6 +199,37 @@ func (t *run) rate(members []member, now time.Time) map[string]float64 {
 	}
 	t.ended, t.looked = next, now
 	return out
+}
+
+// takings is how many messages and tasks the workers of each pool have taken since the last look.
+func (t *run) takings(members []member) map[string][2]uint64 {
+	out := map[string][2]uint64{}
+	next := make(map[protocol.ID][2]uint64, len(members))
+	for _, m := range members {
+		if m.load == nil {
+			continue
+		}
+		now := [2]uint64{m.load.Messages, m.load.Tasks}
+		next[m.ID] = now
+		if before := t.taken[m.ID]; now[0] >= before[0] && now[1] >= before[1] {
+			sum := out[m.Pool]
+			out[m.Pool] = [2]uint64{sum[0] + now[0] - before[0], sum[1] + now[1] - before[1]}
+		}
+	}
+	t.taken = next
+	return out
+}
+
+// learn follows how many tasks a message carries: those that wait are as full as those that were just taken, more or less.
+func (p *pool) learn(taken [2]uint64) {
+	if taken[0] == 0 {
+		return
+	}
+	now := float64(taken[1]) / float64(taken[0])
+	if p.packed == 0 {
+		p.packed = now
+	}
+	p.packed += 0.3 * (now - p.packed)
 }
 
 // queues looks at every queue. One that can't be seen says why.

@@ -22,7 +22,12 @@ const returnsHeader = "x-flow-returns"
 type Feed struct {
 	queues []*queue
 	wg     sync.WaitGroup
+
+	messages, tasks atomic.Uint64 // received so far
 }
+
+// Received is how many messages have come so far, and how many tasks were in them.
+func (f *Feed) Received() (messages, tasks uint64) { return f.messages.Load(), f.tasks.Load() }
 
 type queue struct {
 	consumer *broker.Consumer
@@ -36,15 +41,17 @@ func NewFeed(conn *broker.Conn, pool string, prefetch int, offer func(runner.Del
 	for i, name := range broker.Priorities {
 		q := &queue{consumer: conn.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue(pool, name), Prefetch: prefetch}), ledger: newLedger(), offered: make(chan struct{})}
 		f.queues = append(f.queues, q)
-		f.wg.Go(func() { q.receive(runner.Priority(i), offer) })
+		f.wg.Go(func() { f.receive(q, runner.Priority(i), offer) })
 		f.wg.Go(q.ledger.run)
 	}
 	return f
 }
 
-func (q *queue) receive(p runner.Priority, offer func(runner.Delivery)) {
+func (f *Feed) receive(q *queue, p runner.Priority, offer func(runner.Delivery)) {
 	defer close(q.offered)
 	for d := range q.consumer.Deliveries() {
+		f.messages.Add(1)
+		f.tasks.Add(1)
 		returns, _ := number(d.Headers[returnsHeader])
 		one := runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)}
 		if bytes.IndexByte(d.Body, '\n') < 0 {
@@ -52,6 +59,7 @@ func (q *queue) receive(p runner.Priority, offer func(runner.Delivery)) {
 			continue
 		}
 		bodies := slices.Collect(broker.Tasks(d.Body))
+		f.tasks.Add(uint64(len(bodies) - 1))
 		one.Receipt = share(one.Receipt, len(bodies))
 		for _, body := range bodies {
 			one.Body = body
