@@ -264,11 +264,11 @@ func workerFrozen(t *testing.T, p *platform, w *target) {
 	w.open("held")
 	p.allSucceed(flow, len(ids), 60*time.Second)
 	t.Logf("the last ended %s after one of two workers was frozen (lease %s)", time.Since(begun).Round(time.Millisecond), lease)
-	before := w.total()
+	before := w.Total()
 	frozen.process().Thaw()
 	frozen.waitReady()
 	// It has heard by now that its session is over: it is ready under a new one.
-	if after := w.total(); after != before {
+	if after := w.Total(); after != before {
 		t.Errorf("the thawed worker made %d calls", after-before)
 	}
 	_, repeated := w.check(t, p, ids, "first", "held", "last")
@@ -288,7 +288,7 @@ func consulAndRedisAway(t *testing.T, p *platform, w *target) {
 func (w *target) all(ids []string, node string, n int) error {
 	missing := 0
 	for _, id := range ids {
-		if len(w.visits(id, node)) < n {
+		if len(w.Visits(id, node)) < n {
 			missing++
 		}
 	}
@@ -296,16 +296,6 @@ func (w *target) all(ids []string, node string, n int) error {
 		return fmt.Errorf("%d of %d are not", missing, len(ids))
 	}
 	return nil
-}
-
-func (w *target) total() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := 0
-	for _, v := range w.keys {
-		n += len(v)
-	}
-	return n
 }
 
 // TestWorkerKilled kills the only worker, with SIGKILL, while it owns executions that are all in their second call. Their next steps must begin
@@ -333,7 +323,7 @@ func killedWith(t *testing.T, p *platform, w *target, flow string, n int) {
 	testkit.Eventually(t, 30*time.Second, "all go on", func() error { return w.all(ids, "held", 2) })
 	var took []time.Duration
 	for _, id := range ids {
-		took = append(took, w.visits(id, "held")[1].at.Sub(killed))
+		took = append(took, w.Visits(id, "held")[1].At.Sub(killed))
 	}
 	slices.Sort(took)
 	t.Logf("%d executions owned: the next step of the first began after %s, of half after %s, of the last after %s", n, took[0].Round(time.Millisecond), took[n/2].Round(time.Millisecond), took[n-1].Round(time.Millisecond))

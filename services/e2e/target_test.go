@@ -1,48 +1,31 @@
 package e2e
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"flowplatform/services/internal/flow"
-	"flowplatform/services/internal/protocol"
+	"flowplatform/services/e2e/chaos"
 )
 
-// target is the outside world: an HTTP server that remembers every call by its idempotency key.
+// target is the outside world, with gates: calls to a shut one wait.
 type target struct {
+	*chaos.Target
 	url  string
 	mu   sync.Mutex
-	keys map[string][]visit
 	gate map[string]chan struct{} // calls to /<name> wait here until it is opened
 }
 
-type visit struct {
-	attempt  int
-	at       time.Time
-	answered bool
-}
-
 func newTarget(t *testing.T) *target {
-	w := &target{keys: map[string][]visit{}, gate: map[string]chan struct{}{}}
-	s := httptest.NewServer(http.HandlerFunc(w.serve))
-	w.url = s.URL
-	t.Cleanup(func() {
-		w.mu.Lock()
-		for name := range w.gate {
-			w.openLocked(name)
-		}
-		w.mu.Unlock()
-		s.CloseClientConnections()
-		s.Close()
-	})
+	t.Helper()
+	w := &target{gate: map[string]chan struct{}{}}
+	var err error
+	if w.Target, err = chaos.NewTarget(w.hold); err != nil {
+		t.Fatal(err)
+	}
+	w.url = w.URL
+	t.Cleanup(func() { w.Close() })
 	return w
 }
 
@@ -57,104 +40,37 @@ func (w *target) shut(name string) {
 func (w *target) open(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.openLocked(name)
-}
-
-func (w *target) openLocked(name string) {
 	if g := w.gate[name]; g != nil {
 		close(g)
 		w.gate[name] = nil
 	}
 }
 
-func (w *target) serve(res http.ResponseWriter, req *http.Request) {
-	key := req.Header.Get("Idempotency-Key")
-	attempt, _ := strconv.Atoi(req.Header.Get("X-Flow-Attempt"))
+func (w *target) hold(r *http.Request) {
 	w.mu.Lock()
-	n := len(w.keys[key])
-	w.keys[key] = append(w.keys[key], visit{attempt: attempt, at: time.Now()})
-	gate := w.gate[strings.TrimPrefix(req.URL.Path, "/")]
+	gate := w.gate[strings.TrimPrefix(r.URL.Path, "/")]
 	w.mu.Unlock()
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-req.Context().Done():
-			return
-		}
+	if gate == nil {
+		return
 	}
-	res.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(res, `{"ok":true,"path":%q}`, req.URL.Path)
-	w.mu.Lock()
-	w.keys[key][n].answered = true
-	w.mu.Unlock()
-}
-
-// visits copies what is known of a step of an execution.
-func (w *target) visits(execution, node string) []visit {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]visit(nil), w.keys[execution+"/"+node+"/-"]...)
-}
-
-// recorded gives, for each step that succeeded, the attempts whose confirmed reports say so.
-func (p *platform) recorded(ids []string) map[string]map[string][]int {
-	p.t.Helper()
-	out := map[string]map[string][]int{}
-	for chunk := range slices.Chunk(ids, 500) {
-		rows, err := p.pg.Exec(p.database, "SELECT json_build_array(execution_id, attempt, convert_from(events, 'UTF8')) FROM reports WHERE execution_id IN ('"+strings.Join(chunk, "','")+"') AND codec = ''")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		for line := range strings.Lines(rows) {
-			var id, events string
-			var attempt int
-			if err := json.Unmarshal([]byte(line), &[]any{&id, &attempt, &events}); err != nil {
-				p.t.Fatalf("%v in %s", err, line)
-			}
-			list, err := protocol.DecodeEvents([]json.RawMessage{json.RawMessage(events)})
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			if out[id] == nil {
-				out[id] = map[string][]int{}
-			}
-			for _, e := range list {
-				if e.Type == flow.EventSucceeded {
-					out[id][e.Node] = append(out[id][e.Node], attempt)
-				}
-			}
-		}
+	select {
+	case <-gate:
+	case <-r.Context().Done():
 	}
-	return out
 }
 
-// check sees that no step was called again by an attempt later than the one whose report says that it was done: what is confirmed never runs again.
+// check sees that all ended well, and that no step was called again once its report was confirmed. It gives the calls, and how many of them
+// repeated one that was in flight when its worker went: that is promised to be possible.
 func (w *target) check(t *testing.T, p *platform, ids []string, nodes ...string) (calls, repeated int) {
 	t.Helper()
-	all := p.recorded(ids)
-	for _, id := range ids {
-		recorded := all[id]
-		for _, n := range nodes {
-			vs := w.visits(id, n)
-			calls += len(vs)
-			if len(vs) == 0 {
-				t.Errorf("%s: step %s was never called", id, n)
-			}
-			if len(recorded[n]) != 1 {
-				t.Errorf("%s: step %s is recorded in attempts %v, want one", id, n, recorded[n])
-				continue
-			}
-			for _, v := range vs {
-				if v.attempt > recorded[n][0] {
-					t.Errorf("%s: step %s was confirmed in attempt %d and called again in attempt %d", id, n, recorded[n][0], v.attempt)
-				}
-			}
-			if len(vs) > 1 {
-				repeated += len(vs) - 1 // in flight when its worker went: the one that is promised to be possible
-			}
-		}
+	c, err := chaos.Count(t.Context(), p.pg.URL("flow_orchestrator", p.database), w.Target, ids, nodes)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return calls, repeated
+	if broken := c.Broken(); len(broken) > 0 {
+		t.Errorf("%s:\n%s", strings.Join(broken, "; "), strings.Join(c.Examples, "\n"))
+	}
+	return c.Calls, c.Repeated
 }
 
 // chain is a flow of HTTP calls in a row.

@@ -201,7 +201,7 @@ func TestBreakOneMends(t *testing.T) {
 // TestSteadyAndTarget: the rate is kept, failures have their names, the target counts by key and refuses strangers.
 func TestSteadyAndTarget(t *testing.T) {
 	t.Parallel()
-	w, err := NewTarget(time.Millisecond)
+	w, err := NewTarget(func(*http.Request) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestSteadyAndTarget(t *testing.T) {
 	if res, err := http.Get(w.URL + "/a"); err != nil || res.StatusCode != 400 {
 		t.Errorf("a stranger: %v %v", res, err)
 	}
-	if v := w.visits(); len(v) != 1 || len(v[stepKey{"x", "a"}]) != 2 || v[stepKey{"x", "a"}][0].Attempt != 2 {
+	if v := w.visits(); len(v) != 1 || len(v[stepKey{"x", "a"}]) != 2 || w.Total() != 2 || len(w.Visits("x", "a")) != 2 || w.Visits("x", "a")[0].Attempt != 2 {
 		t.Errorf("%+v", v)
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,7 +65,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := NewTarget(think)
+	t, err := NewTarget(func(r *http.Request) { rest(r.Context(), think) })
 	if err != nil {
 		return nil, err
 	}
@@ -99,17 +102,33 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	e := evidence{steps: effects(), requests: requests, visits: t.visits()}
-	if e.records, err = l.executions(ctx, flow); err != nil {
+	if e.records, err = l.executions(ctx, "flow_id = $1::text::uuid", flow); err != nil {
 		return nil, err
 	}
-	ids := make([]string, 0, len(e.records))
-	for id := range e.records {
-		ids = append(ids, id)
-	}
-	if e.done, err = l.confirmed(ctx, ids); err != nil {
+	if e.done, err = l.confirmed(ctx, slices.Collect(maps.Keys(e.records))); err != nil {
 		return nil, err
 	}
 	return o.report(e, faults, begun, end), nil
+}
+
+// Count judges executions that were all accepted, by what the target has seen and the database says: these steps of each.
+func Count(ctx context.Context, database string, t *Target, ids, steps []string) (Counts, error) {
+	l, err := openLedger(ctx, database)
+	if err != nil {
+		return Counts{}, err
+	}
+	defer l.close()
+	e := evidence{steps: steps, visits: t.visits()}
+	for _, id := range ids {
+		e.requests = append(e.requests, request{ID: id})
+	}
+	if e.records, err = l.executions(ctx, "id = ANY ($1::text[]::uuid[])", ids); err != nil {
+		return Counts{}, err
+	}
+	if e.done, err = l.confirmed(ctx, ids); err != nil {
+		return Counts{}, err
+	}
+	return judge(e), nil
 }
 
 // breakAll goes through the plan until the context ends.

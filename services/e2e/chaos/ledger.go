@@ -71,9 +71,9 @@ func (l *ledger) open(ctx context.Context, flow string) (n int, err error) {
 	return n, err
 }
 
-// executions reads all of a flow's.
-func (l *ledger) executions(ctx context.Context, flow string) (map[string]record, error) {
-	rows, err := l.pool.Query(ctx, `SELECT id::text, state, created_at, finished_at FROM executions WHERE flow_id = $1::text::uuid`, flow)
+// executions reads those of a condition with one argument.
+func (l *ledger) executions(ctx context.Context, where string, argument any) (map[string]record, error) {
+	rows, err := l.pool.Query(ctx, `SELECT id::text, state, created_at, finished_at FROM executions WHERE `+where, argument)
 	if err != nil {
 		return nil, fmt.Errorf("read executions: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,19 +21,19 @@ type Visit struct {
 // Target is the outside world: an HTTP server on the loopback that remembers each call by its idempotency key.
 type Target struct {
 	URL    string
-	think  time.Duration
+	hold   func(*http.Request)
 	server *http.Server
 	mu     sync.Mutex
 	keys   map[string][]Visit
 }
 
-// NewTarget starts one. Each call takes it so long to answer: time in which the caller may die.
-func NewTarget(think time.Duration) (*Target, error) {
+// NewTarget starts one. Each call is held so long before it is answered: time in which the caller may die.
+func NewTarget(hold func(*http.Request)) (*Target, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("the server that flows call: %w", err)
 	}
-	t := &Target{URL: "http://" + l.Addr().String(), think: think, keys: map[string][]Visit{}}
+	t := &Target{URL: "http://" + l.Addr().String(), hold: hold, keys: map[string][]Visit{}}
 	t.server = &http.Server{Handler: t, ReadHeaderTimeout: 10 * time.Second}
 	go t.server.Serve(l)
 	return t, nil
@@ -52,7 +53,8 @@ func (t *Target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := len(t.keys[key])
 	t.keys[key] = append(t.keys[key], Visit{Attempt: attempt, At: time.Now()})
 	t.mu.Unlock()
-	if !rest(r.Context(), t.think) {
+	t.hold(r)
+	if r.Context().Err() != nil {
 		return // the caller is gone
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -62,14 +64,32 @@ func (t *Target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.mu.Unlock()
 }
 
-// visits copies what is known: by execution and step.
+// Visits copies what is known of a step of an execution.
+func (t *Target) Visits(execution, node string) []Visit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.keys[execution+"/"+node+"/-"])
+}
+
+// Total counts all calls.
+func (t *Target) Total() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, v := range t.keys {
+		n += len(v)
+	}
+	return n
+}
+
+// visits copies all: by execution and step.
 func (t *Target) visits() map[stepKey][]Visit {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make(map[stepKey][]Visit, len(t.keys))
 	for key, v := range t.keys {
 		if k, ok := parseKey(key); ok {
-			out[k] = append([]Visit(nil), v...)
+			out[k] = slices.Clone(v)
 		}
 	}
 	return out
