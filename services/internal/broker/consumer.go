@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,9 +76,28 @@ type Consumer struct {
 	mu    sync.Mutex
 	ch    *amqp.Channel
 	quiet bool // no more deliveries are wanted
+	begun int  // consumers so far
 }
 
-const consumerTag = "c" // the only consumer of its channel
+// next names the consumer that is about to begin on the channel. A name is used once: a quorum queue that meets a cancelled consumer's name again delivers what
+// that one still holds once more.
+func (k *Consumer) next() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.begun++
+	return k.name()
+}
+
+// name of the present consumer. Called with the lock held.
+func (k *Consumer) name() string { return "c" + strconv.Itoa(k.begun) }
+
+// withdraw ends the present consumer of the channel, not the channel.
+func (k *Consumer) withdraw(ch *amqp.Channel) error {
+	k.mu.Lock()
+	name := k.name()
+	k.mu.Unlock()
+	return ch.Cancel(name, false)
+}
 
 // Consume begins to consume, as soon as the connection is there. Several consumers may share a connection that nobody publishes on.
 func (c *Conn) Consume(o ConsumeOptions) *Consumer {
@@ -121,9 +141,9 @@ func (k *Consumer) again(ch *amqp.Channel) (<-chan amqp.Delivery, error) {
 	if err := ch.Qos(int(k.prefetch.Load()), 0, false); err != nil {
 		return nil, err
 	}
-	in, err := ch.Consume(k.o.Queue, consumerTag, false, len(k.o.Bindings) > 0, false, false, nil)
+	in, err := ch.Consume(k.o.Queue, k.next(), false, len(k.o.Bindings) > 0, false, false, nil)
 	if err == nil && k.silent() { // Quiesce may have cancelled the one before
-		go ch.Cancel(consumerTag, false)
+		go k.withdraw(ch)
 	}
 	return in, err
 }
@@ -150,7 +170,7 @@ func (k *Consumer) Quiesce(ctx context.Context) error {
 		return nil
 	}
 	done := make(chan error, 1)
-	go func() { done <- ch.Cancel(consumerTag, false) }()
+	go func() { done <- k.withdraw(ch) }()
 	select {
 	case err := <-done:
 		return err
@@ -221,7 +241,7 @@ func (k *Consumer) open(l *link) (*amqp.Channel, <-chan amqp.Delivery, error) {
 	if err := ch.Qos(int(k.prefetch.Load()), 0, false); err != nil {
 		return ch, nil, err
 	}
-	in, err := ch.Consume(k.o.Queue, consumerTag, false, len(k.o.Bindings) > 0, false, false, nil)
+	in, err := ch.Consume(k.o.Queue, k.next(), false, len(k.o.Bindings) > 0, false, false, nil)
 	return ch, in, err
 }
 
@@ -286,7 +306,7 @@ func (k *Consumer) serve(l *link) error {
 		case <-k.retune:
 			if in != nil && !retuning {
 				retuning = true
-				go ch.Cancel(consumerTag, false) // what was delivered comes, then in is closed
+				go k.withdraw(ch) // what was delivered comes, then in is closed
 			}
 		case err, ok := <-closed:
 			if ok && err != nil {
