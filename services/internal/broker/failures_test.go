@@ -246,13 +246,19 @@ func TestMQ21_ServerThatStopsConfirming(t *testing.T) {
 	if err := p.Publish(Message{Key: ReportKey(0), Body: []byte("silence")}, func(o Outcome) { got <- o }); err != nil {
 		t.Fatal(err)
 	}
+	testkit.Eventually(t, 2*time.Second, "the silence is seen before that", func() error {
+		if s := p.Silence(); s < 300*time.Millisecond || p.Ready() != nil {
+			return fmt.Errorf("%s, %v", s, p.Ready())
+		}
+		return nil
+	})
 	if out := <-got; out != Unknown || time.Since(begun) > 4*time.Second {
 		t.Errorf("%s after %s", out, time.Since(begun))
 	}
 	proxy.DropToClient(false)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := p.PublishWait(ctx, Message{Key: ReportKey(0), Body: []byte("after")}); err != nil {
-		t.Error(err)
+	if err := p.PublishWait(ctx, Message{Key: ReportKey(0), Body: []byte("after")}); err != nil || p.Silence() != 0 {
+		t.Errorf("%v, %s of silence with nothing in flight", err, p.Silence())
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -49,6 +50,9 @@ type Publisher struct {
 	once  sync.Once
 	mu    sync.RWMutex
 	ended bool
+
+	waiting atomic.Int64 // since when the server has said nothing to what is in flight, in nanoseconds since born; 0: nothing is
+	born    time.Time
 }
 
 type job struct {
@@ -61,13 +65,23 @@ const queueDepth = 16384
 
 // NewPublisher dials a connection for publishing only.
 func NewPublisher(o Options) *Publisher {
-	p := &Publisher{conn: Dial(o), queue: make(chan job, queueDepth), stop: make(chan struct{}), idle: make(chan struct{})}
+	p := &Publisher{conn: Dial(o), queue: make(chan job, queueDepth), stop: make(chan struct{}), idle: make(chan struct{}), born: time.Now()}
 	go p.run()
 	return p
 }
 
 // Ready tells whether messages are taken.
 func (p *Publisher) Ready() error { return p.conn.Ready() }
+
+// Silence is how long the server has confirmed nothing though messages wait for it (the write itself may block, too); 0: none does. Ready alone doesn't
+// show a server that answers nothing: the connection looks well until heartbeats or confirms are overdue.
+func (p *Publisher) Silence() time.Duration {
+	since := p.waiting.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(p.born) - time.Duration(since)
+}
 
 // Conn is the connection that it publishes on.
 func (p *Publisher) Conn() *Conn { return p.conn }
@@ -128,7 +142,7 @@ func (p *Publisher) run() {
 			p.giveUp()
 			return
 		}
-		s, err := newSession(l, p.conn.o.Exchange)
+		s, err := newSession(p, l)
 		if err != nil {
 			select {
 			case <-l.gone:
@@ -136,7 +150,7 @@ func (p *Publisher) run() {
 			}
 			continue
 		}
-		if done := s.serve(p); done {
+		if done := s.serve(); done {
 			return
 		}
 	}
@@ -156,9 +170,9 @@ func (p *Publisher) giveUp() {
 
 // session is the publisher on one channel: messages in flight are a queue by delivery tag.
 type session struct {
+	p        *Publisher
 	l        *link
 	ch       *amqp.Channel
-	exchange string
 	closed   chan *amqp.Error
 	confirms chan amqp.Confirmation
 	returns  chan amqp.Return
@@ -173,12 +187,12 @@ type inFlight struct {
 	at   time.Time
 }
 
-func newSession(l *link, exchange string) (*session, error) {
+func newSession(p *Publisher, l *link) (*session, error) {
 	ch, err := l.amqp.Channel()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{l: l, ch: ch, exchange: exchange, flight: map[uint64]inFlight{}, next: 1, oldest: 1, returned: map[string]bool{}}
+	s := &session{p: p, l: l, ch: ch, flight: map[uint64]inFlight{}, next: 1, oldest: 1, returned: map[string]bool{}}
 	s.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 	s.confirms = ch.NotifyPublish(make(chan amqp.Confirmation, maxInFlight+1))
 	s.returns = ch.NotifyReturn(make(chan amqp.Return, maxInFlight+1))
@@ -189,8 +203,9 @@ func newSession(l *link, exchange string) (*session, error) {
 const maxInFlight = 4096
 
 // serve publishes until the channel is lost (false) or the publisher is closed and all is answered (true).
-func (s *session) serve(p *Publisher) bool {
+func (s *session) serve() bool {
 	defer s.end()
+	p := s.p
 	limit := cmp.Or(p.conn.o.ConfirmTimeout, confirmTimeout)
 	tick := time.NewTicker(min(time.Second, limit/4))
 	defer tick.Stop()
@@ -236,9 +251,12 @@ func (s *session) publish(j job) error {
 	tag := s.next
 	s.next++
 	s.flight[tag] = inFlight{j.done, time.Now()}
+	if len(s.flight) == 1 {
+		s.listen()
+	}
 	exchange := j.m.Exchange
 	if exchange == "" {
-		exchange = s.exchange
+		exchange = s.p.conn.o.Exchange
 	}
 	// CorrelationId ties a returned message to its tag: basic.return names none.
 	return s.ch.Publish(exchange, j.m.Key, true, false, amqp.Publishing{
@@ -270,6 +288,7 @@ func (s *session) confirm(c amqp.Confirmation) {
 		}
 		s.oldest++
 	}
+	s.listen()
 	out := Confirmed
 	if !c.Ack {
 		out = Refused
@@ -282,6 +301,15 @@ func (s *session) confirm(c amqp.Confirmation) {
 		}
 	}
 	f.done(out)
+}
+
+// listen notes that from now on the server is to be heard, if anything is in flight.
+func (s *session) listen() {
+	if len(s.flight) == 0 {
+		s.p.waiting.Store(0)
+		return
+	}
+	s.p.waiting.Store(max(1, int64(time.Since(s.p.born))))
 }
 
 // end answers what was in flight when the channel went: confirms that had come are read first.
@@ -307,4 +335,5 @@ func (s *session) end() {
 		}
 	}
 	clear(s.flight)
+	s.listen()
 }

@@ -13,7 +13,7 @@ func TestConfirmsAreReadWhenTheChannelIsLost(t *testing.T) {
 	t.Parallel()
 	var got []Outcome
 	note := func(o Outcome) { got = append(got, o) }
-	s := &session{flight: map[uint64]inFlight{1: {done: note}, 2: {done: note}}, next: 3, oldest: 1, returned: map[string]bool{}}
+	s := &session{p: &Publisher{}, flight: map[uint64]inFlight{1: {done: note}, 2: {done: note}}, next: 3, oldest: 1, returned: map[string]bool{}}
 	returns := make(chan amqp.Return, 1)
 	returns <- amqp.Return{CorrelationId: "2"}
 	close(returns)

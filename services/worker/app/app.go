@@ -126,15 +126,7 @@ func (a *App) build() error {
 	// The lock goes last: a successor that has it may believe that nothing of this process acts or speaks any more.
 	a.stack.Push("lock file", a.unlock)
 	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " reports", Log: a.component("broker")})
-	a.stack.PushBounded("publisher", 8*time.Second, func(ctx context.Context) error {
-		bound := 5 * time.Second
-		if a.outbox.Ready() != nil { // nobody listens
-			bound = 300 * time.Millisecond
-		}
-		ctx, cancel := context.WithTimeout(ctx, bound)
-		defer cancel()
-		return a.publisher.Close(ctx)
-	})
+	a.stack.PushBounded("publisher", 8*time.Second, a.closePublisher)
 	a.outbox = link.NewOutbox(a.publisher, a.o.RabbitMQExchange, a.o.WorkerPool, store.NewID)
 	nodeLog, err := telemetry.Logger("worker", a.o.NodeLogLevel, os.Stderr)
 	if err != nil {

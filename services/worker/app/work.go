@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
@@ -72,8 +73,11 @@ func (a *App) work() {
 	}
 }
 
-// brokerPatience is how long a worker that stops waits for a broker that takes nothing (an alarm, or away).
+// brokerPatience is how long a worker that stops waits for a broker that takes nothing (an alarm, away, or there and silent).
 const brokerPatience = 2 * time.Second
+
+// quiescePatience is how long the broker may take to end the consuming: longer than brokerPatience, so that a broker that says nothing at all shows as that.
+const quiescePatience = brokerPatience + time.Second
 
 // finish empties the worker and closes the connection that it consumes on: see the package's picture.
 func (a *App) finish(keeper *session.Keeper, feed *link.Feed, conn *broker.Conn) {
@@ -81,6 +85,12 @@ func (a *App) finish(keeper *session.Keeper, feed *link.Feed, conn *broker.Conn)
 	defer deaf()
 	var listening sync.WaitGroup
 	listening.Go(func() { a.listen(heard, deaf) })
+	// Closing takes its time with a broker that says nothing, so both connections are closed at once then, while the rest goes on.
+	closeEarly := context.AfterFunc(heard, func() {
+		if err := a.closePublisher(context.Background()); err != nil {
+			a.log.Warn("the publisher wasn't closed", "error", err)
+		}
+	})
 	calm, hurried := context.WithCancel(heard) // ends when somebody hurries, too
 	defer hurried()
 	listening.Go(func() {
@@ -99,9 +109,13 @@ func (a *App) finish(keeper *session.Keeper, feed *link.Feed, conn *broker.Conn)
 		}
 		return err == nil
 	}
-	if !bounded(context.Background(), 2*time.Second, "consuming did not end in order", feed.Quiesce) {
-		if err := conn.Close(); err != nil { // it says nothing: no acknowledgement would arrive
-			a.log.Warn("the connection wasn't closed", "error", err)
+	if !bounded(heard, quiescePatience, "consuming did not end in order", feed.Quiesce) {
+		// First the broker takes back what is held, or what is handed back would be there twice: no acknowledgement arrives. If it takes no reports either nothing is handed back.
+		closed := make(chan struct{})
+		listening.Go(func() { defer close(closed); closeConn(a.log, conn) })
+		select {
+		case <-closed:
+		case <-heard.Done():
 		}
 	}
 	bounded(heard, 5*time.Second, "not all tasks were handed back", func(ctx context.Context) error { a.runner.Finish(ctx); return nil })
@@ -116,15 +130,32 @@ func (a *App) finish(keeper *session.Keeper, feed *link.Feed, conn *broker.Conn)
 	}
 	bounded(context.Background(), 2*time.Second, "consumers did not stop in order", feed.Stop)
 	a.runner.Close()
-	if err := conn.Close(); err != nil {
-		a.log.Warn("the connection wasn't closed", "error", err)
-	}
+	closeConn(a.log, conn)
 	feed.Wait()
+	closeEarly()
 	deaf()
 	listening.Wait()
 }
 
-// listen calls deaf when the broker has taken nothing for brokerPatience, without a break.
+func closeConn(log *slog.Logger, conn *broker.Conn) {
+	if err := conn.Close(); err != nil {
+		log.Warn("the connection wasn't closed", "error", err)
+	}
+}
+
+// closePublisher gives what is on its way a time to be confirmed: hardly any when nobody listens.
+func (a *App) closePublisher(ctx context.Context) error {
+	bound := 5 * time.Second
+	if a.outbox.Ready() != nil || a.outbox.Silence() >= brokerPatience {
+		bound = 300 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	return a.publisher.Close(ctx)
+}
+
+// listen calls deaf when the broker has taken nothing for brokerPatience, without a break: it says so, or confirms nothing of what was sent. Something was sent: the
+// health report that says "draining".
 func (a *App) listen(ctx context.Context, deaf func()) {
 	t := time.NewTicker(look)
 	defer t.Stop()
@@ -137,8 +168,9 @@ func (a *App) listen(ctx context.Context, deaf func()) {
 		}
 		if a.outbox.Ready() == nil {
 			since = time.Now()
-		} else if time.Since(since) >= brokerPatience {
-			a.log.Warn("the broker takes nothing: what can't be reported is left to recovery")
+		}
+		if silence := a.outbox.Silence(); max(silence, time.Since(since)) >= brokerPatience {
+			a.log.Warn("the broker takes nothing: what can't be reported is left to recovery", "silence", silence.String())
 			deaf()
 			return
 		}

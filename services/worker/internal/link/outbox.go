@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/protocol"
@@ -27,6 +28,9 @@ func NewOutbox(p *broker.Publisher, exchange, pool string, newID func() protocol
 
 // Ready tells whether messages are taken.
 func (o *Outbox) Ready() error { return o.publisher.Ready() }
+
+// Silence is how long the broker has confirmed nothing though messages wait for it.
+func (o *Outbox) Silence() time.Duration { return o.publisher.Silence() }
 
 // Report publishes one report message. done is called once, from a goroutine of its own.
 func (o *Outbox) Report(_ context.Context, shard int, body []byte, done func(error)) {
