@@ -197,11 +197,11 @@ func TestFrontDoorForwardsWhatIsForUsersOnly(t *testing.T) {
 	if status, kind, text := f.do(t, "GET", "/", ""); status != 200 || kind != "text/html" || !strings.Contains(text, `href="/api/docs"`) {
 		t.Errorf("/: %d %s, want the page that links the documentation", status, kind)
 	}
-	if status, kind, _ := f.do(t, "POST", "/api/v1/flows", strings.Repeat("x", 1<<20+1)); status != 413 || kind != "application/problem+json" {
+	if status, kind, _ := f.do(t, "POST", "/api/v1/flows", strings.Repeat("x", 17<<20+1)); status != 413 || kind != "application/problem+json" {
 		t.Errorf("a body that is too large: %d %s, want a 413 problem", status, kind)
 	}
-	if status, _, _ := f.do(t, "POST", "/api/v1/flows", strings.Repeat("x", 1<<20)); status != 200 {
-		t.Errorf("a body of 1 MiB: %d, want it forwarded", status)
+	if status, _, _ := f.do(t, "POST", "/api/v1/flows", strings.Repeat("x", 17<<20)); status != 200 {
+		t.Errorf("a body of 17 MiB: %d, want it forwarded", status)
 	}
 }
 
