@@ -96,13 +96,18 @@ func (p *platform) leader(ctx context.Context) (allocation, error) {
 	})
 }
 
-// until asks until there is no error, or the context ends: then it gives the last one.
+// until asks until there is no error, or the context ends: then it gives the last one that says why.
 func until(ctx context.Context, ask func() (allocation, error)) (allocation, error) {
+	var why error
 	for {
 		a, err := ask()
 		if err == nil {
 			return a, nil
 		}
+		if ctx.Err() != nil && why != nil { // this ask was cut off, the one before was not
+			return a, why
+		}
+		why = err
 		select {
 		case <-ctx.Done():
 			return a, err

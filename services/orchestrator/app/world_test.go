@@ -382,15 +382,17 @@ func (w *world) tasks(t *testing.T) *tasks {
 	ts := &tasks{seen: map[protocol.ID][]protocol.Task{}, at: map[protocol.ID]time.Time{}}
 	go func() {
 		for d := range k.Deliveries() {
-			var task protocol.Task
-			if err := json.Unmarshal(d.Body, &task); err != nil {
-				panic(err)
+			for body := range broker.Tasks(d.Body) {
+				var task protocol.Task
+				if err := json.Unmarshal(body, &task); err != nil {
+					panic(err)
+				}
+				ts.mu.Lock()
+				ts.seen[task.ID] = append(ts.seen[task.ID], task)
+				ts.at[task.ID] = time.Now()
+				ts.n++
+				ts.mu.Unlock()
 			}
-			ts.mu.Lock()
-			ts.seen[task.ID] = append(ts.seen[task.ID], task)
-			ts.at[task.ID] = time.Now()
-			ts.n++
-			ts.mu.Unlock()
 			d.Ack()
 		}
 	}()
