@@ -99,16 +99,19 @@ func TestJudge(t *testing.T) {
 		"failed":         {func(e *evidence) { e.records["x"] = record{"failed", at(0), at(2)} }, func(c *Counts) { c.Succeeded, c.Otherwise = 0, map[string]int{"failed": 1} }, false},
 		"never called":   {func(e *evidence) { delete(e.visits, k) }, func(c *Counts) { c.Calls, c.Missing = 0, 1 }, false},
 		"recorded twice": {func(e *evidence) { e.done[k] = append(e.done[k], confirmation{1, at(1.6)}) }, func(c *Counts) { c.Missing = 1 }, false},
-		"nobody was told": {func(e *evidence) { e.requests[0].ID, e.requests[0].Fail = "", "connection lost" },
+		"nobody was told": {func(e *evidence) {
+			e.requests[0].ID, e.requests[0].Fail, e.requests[0].Why = "", "connection lost", "EOF"
+		},
 			func(c *Counts) {
 				c.Accepted, c.Unheard, c.ErrorRate, c.Errors = 0, 1, 1, map[string]int{"connection lost": 1}
+				c.FirstOf["connection lost"] = "EOF"
 			}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := good()
 			tc.change(&e)
-			want := Counts{Requests: 1, Accepted: 1, Final: 1, Succeeded: 1, Calls: 1, Errors: map[string]int{}, Otherwise: map[string]int{}}
+			want := Counts{FirstOf: map[string]string{}, Requests: 1, Accepted: 1, Final: 1, Succeeded: 1, Calls: 1, Errors: map[string]int{}, Otherwise: map[string]int{}}
 			tc.want(&want)
 			got := judge(e)
 			if (len(got.Broken()) == 0) != tc.kept {

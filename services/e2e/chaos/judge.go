@@ -16,21 +16,22 @@ type evidence struct {
 
 // Counts are the totals of a drill.
 type Counts struct {
-	Requests   int            `json:"requests"`
-	Accepted   int            `json:"accepted"`
-	Errors     map[string]int `json:"errors"`     // requests that were not accepted as far as the client knows, by what it saw
-	ErrorRate  float64        `json:"errorRate"`  // their share
-	Unheard    int            `json:"unheard"`    // executions that began though their client was not told so
-	Final      int            `json:"final"`      // of all that were accepted or unheard
-	Succeeded  int            `json:"succeeded"`  //
-	Otherwise  map[string]int `json:"otherwise"`  // final, but not succeeded: by state
-	Lost       int            `json:"lost"`       // accepted, and not there or not final
-	Unfinished int            `json:"unfinished"` // unheard, and not final
-	Calls      int            `json:"calls"`      // that the outside world got
-	Repeated   int            `json:"repeated"`   // calls of a step beyond its first that came before its report was confirmed: in flight as its worker died
-	Doubled    int            `json:"doubled"`    // calls of a step after its report was confirmed
-	Missing    int            `json:"missing"`    // steps of executions that succeeded that were never called, or are not recorded exactly once
-	Examples   []string       `json:"examples,omitempty"`
+	Requests   int               `json:"requests"`
+	Accepted   int               `json:"accepted"`
+	Errors     map[string]int    `json:"errors"`     // requests that were not accepted as far as the client knows, by what it saw
+	FirstOf    map[string]string `json:"firstOf"`    // the first error of each kind, in full
+	ErrorRate  float64           `json:"errorRate"`  // their share
+	Unheard    int               `json:"unheard"`    // executions that began though their client was not told so
+	Final      int               `json:"final"`      // of all that were accepted or unheard
+	Succeeded  int               `json:"succeeded"`  //
+	Otherwise  map[string]int    `json:"otherwise"`  // final, but not succeeded: by state
+	Lost       int               `json:"lost"`       // accepted, and not there or not final
+	Unfinished int               `json:"unfinished"` // unheard, and not final
+	Calls      int               `json:"calls"`      // that the outside world got
+	Repeated   int               `json:"repeated"`   // calls of a step beyond its first that came before its report was confirmed: in flight as its worker died
+	Doubled    int               `json:"doubled"`    // calls of a step after its report was confirmed
+	Missing    int               `json:"missing"`    // steps of executions that succeeded that were never called, or are not recorded exactly once
+	Examples   []string          `json:"examples,omitempty"`
 }
 
 const maxExamples = 10
@@ -64,11 +65,13 @@ func (c Counts) Broken() []string {
 
 // judge counts.
 func judge(e evidence) Counts {
-	c := Counts{Errors: map[string]int{}, Otherwise: map[string]int{}, Requests: len(e.requests)}
+	c := Counts{Errors: map[string]int{}, FirstOf: map[string]string{}, Otherwise: map[string]int{}, Requests: len(e.requests)}
 	told := map[string]bool{}
 	for _, r := range e.requests {
 		if r.Fail != "" {
-			c.Errors[r.Fail]++
+			if c.Errors[r.Fail]++; c.Errors[r.Fail] == 1 {
+				c.FirstOf[r.Fail] = r.Why
+			}
 			continue
 		}
 		c.Accepted++

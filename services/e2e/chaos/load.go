@@ -32,6 +32,7 @@ type request struct {
 	Ended time.Time
 	ID    string // "": not accepted, or nobody knows
 	Fail  string // in a few words, so that equal ones count together; "": accepted
+	Why   string // the failure in full
 }
 
 // post sends a document and gives the id in the answer.
@@ -106,6 +107,9 @@ func (c *client) steady(ctx context.Context, flow string, rate float64) []reques
 			r := request{Sent: time.Now()}
 			id, err := c.post(context.WithoutCancel(ctx), "/flows/"+flow+"/executions", fmt.Appendf(nil, `{"input":{"i":%d}}`, n))
 			r.ID, r.Fail, r.Ended = id, failKind(err), time.Now()
+			if err != nil {
+				r.Why = err.Error()
+			}
 			mu.Lock()
 			all = append(all, r)
 			mu.Unlock()

@@ -14,7 +14,7 @@ type Recovery struct {
 	Held     float64  `json:"heldSeconds,omitempty"`
 	First    *float64 `json:"firstEnd"`        // until the first execution ended; null: none before the next fault
 	Silence  float64  `json:"silence"`         // the longest time without an end
-	Steady   *float64 `json:"steady"`          // until the last second in which fewer ended than half of what the load begins; null: still so at the next fault
+	Steady   *float64 `json:"steady"`          // until executions ended at the steady rate again; null: not before the next fault
 	Troubled float64  `json:"troubled"`        // until the last client who noticed was served: a request failed, or an execution took longer than usual
 	Failed   int      `json:"failed"`          // requests
 	Late     int      `json:"late"`            // executions that took longer than usual
@@ -92,7 +92,7 @@ func recoveries(faults []fault, e evidence, begun, end time.Time, rate float64) 
 		}
 		within := between(ends, f.at, next)
 		r.First, r.Silence = quiet(within, f.at, next)
-		r.Steady = settled(within, f.at, next, rate/2)
+		r.Steady = settled(within, f.at, next, rate)
 		noticed := f.at
 		for _, q := range e.requests {
 			if q.Fail != "" && !q.Ended.Before(f.at) && q.Ended.Before(next) {
@@ -141,20 +141,28 @@ func quiet(ends []time.Time, from, to time.Time) (first *float64, longest float6
 	return first, max(longest, to.Sub(last).Seconds())
 }
 
-// settled gives the end of the last second, of those that begin each tenth of a second, in which fewer than least ended; 0 when there is none, nil
-// when it is the very last one.
-func settled(ends []time.Time, from, to time.Time, least float64) *float64 {
+// settled gives the time until executions end at the steady rate again: of the seconds that begin each tenth of a second it takes the one in which
+// fewest ended, and from there the first in which at least four of five did. 0: the worst second was above half of the rate, so there was no dip to speak
+// of. Nil: not before the end. Not the last bad second: on a busy machine a bad one comes along without any fault.
+func settled(ends []time.Time, from, to time.Time, rate float64) *float64 {
 	const window, stride = time.Second, 100 * time.Millisecond
-	at := time.Duration(0)
-	bad := false
+	var counts []int
 	for t := from; !t.Add(window).After(to); t = t.Add(stride) {
-		if bad = float64(len(between(ends, t, t.Add(window)))) < least; bad {
-			at = t.Add(window).Sub(from)
-		}
+		counts = append(counts, len(between(ends, t, t.Add(window))))
 	}
-	if bad {
+	if len(counts) == 0 {
 		return nil
 	}
-	s := at.Seconds()
-	return &s
+	s := 0.0
+	worst := slices.Index(counts, slices.Min(counts))
+	if float64(counts[worst]) >= rate/2 {
+		return &s
+	}
+	for i, n := range counts[worst:] {
+		if float64(n) >= rate*4/5 {
+			s = (time.Duration(worst+i)*stride + window).Seconds() // when that second is over
+			return &s
+		}
+	}
+	return nil
 }
