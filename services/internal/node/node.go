@@ -69,7 +69,7 @@ type Call struct {
 	Log            *slog.Logger
 	Limits         Limits
 	// Memory takes bytes of the worker's budget for what the try is about to read in, and waits until there are any; the execution holds them until it leaves the worker.
-	// nil: there is no budget.
+	// A negative number gives back at once what was taken and isn't needed. nil: there is no budget.
 	Memory func(ctx context.Context, bytes int) error
 	// Inputs are the outputs that came in by the edges that were taken, in the order of the document's edges; only for types whose Spec asks for them.
 	Inputs []flow.Input

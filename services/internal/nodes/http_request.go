@@ -307,11 +307,11 @@ func readBody(ctx context.Context, res *http.Response, limit int, memory func(co
 		if most < 0 {
 			most = limit
 		}
+		times := 2 // the bytes, and the text made of them
+		if isJSON {
+			times = 6 // numbers and small objects take much more than their JSON
+		}
 		if memory != nil {
-			times := 2 // the bytes, and the text made of them
-			if isJSON {
-				times = 6 // numbers and small objects take much more than their JSON
-			}
 			if err := memory(ctx, times*most); err != nil {
 				return nil, err
 			}
@@ -322,6 +322,11 @@ func readBody(ctx context.Context, res *http.Response, limit int, memory func(co
 		}
 		_, err = buf.ReadFrom(io.LimitReader(in, int64(limit)+1-freeBody))
 		b = buf.Bytes()
+		if unused := times * (most - len(b)); memory != nil && unused > 0 { // an answer of unknown length was taken for the largest
+			if err := memory(ctx, -unused); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if err != nil {
 		return nil, err

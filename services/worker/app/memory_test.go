@@ -20,11 +20,11 @@ import (
 // succeed and nothing is called twice. What they read is in the payloads.
 func TestGO1_LargeOutputsInLittleMemory(t *testing.T) {
 	t.Parallel()
-	const n = 200
+	const n, limit = 200, 64 // executions, MiB
 	w := newWorld(t, nil, 3*time.Second)
 	flow := w.flow(t, "A", "B")
 	metrics := testkit.FreePort(t)
-	p := w.process(t, "small", "MEMORY_LIMIT_MB=64", fmt.Sprintf("METRICS_PORT=%d", metrics))
+	p := w.process(t, "small", fmt.Sprintf("MEMORY_LIMIT_MB=%d", limit), fmt.Sprintf("METRICS_PORT=%d", metrics))
 	before := w.sql(t, "SELECT id FROM sessions WHERE alive")
 	stop, most := make(chan struct{}), 0
 	var watching sync.WaitGroup
@@ -47,9 +47,15 @@ func TestGO1_LargeOutputsInLittleMemory(t *testing.T) {
 	if after := w.sql(t, "SELECT id FROM sessions WHERE alive"); after != before {
 		t.Errorf("the session was lost: %s, then %s", before, after)
 	}
-	t.Logf("resident at most %d MiB", most>>20) // no bound yet: 439 MiB were seen on a machine under load, so the limit is overshot while garbage waits
-	if got := w.sql(t, "SELECT count(*), count(DISTINCT execution_id), min(size) > 1000000 FROM payloads"); got != fmt.Sprintf("%d|%d|t", n, n) && got != fmt.Sprintf("%d|%d|t", 2*n, n) {
-		t.Errorf("payloads: %s", got)
+	t.Logf("resident at most %d MiB", most>>20)
+	if most > 2*limit<<20 { // 75 MiB were seen; what goes beyond is what one run more takes, and garbage that waits on a machine under load
+		t.Errorf("%d MiB were resident, with a limit of %d", most>>20, limit)
+	}
+	// Two for each execution, or one: what A and B answered is the same value when it came in the same second, by the header Date.
+	var stored, executions int
+	var large bool
+	if _, err := fmt.Sscanf(w.sql(t, "SELECT count(*), count(DISTINCT execution_id), min(size) > 1000000 FROM payloads"), "%d|%d|%t", &stored, &executions, &large); err != nil || stored < n || stored > 2*n || executions != n || !large {
+		t.Errorf("%d payloads of %d executions, large: %t, %v", stored, executions, large, err)
 	}
 	x, err := w.db.ExecutionByID(t.Context(), tasks[0].ID)
 	if err != nil || x.OutputRef.Ref == "" {

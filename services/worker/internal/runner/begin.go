@@ -76,10 +76,20 @@ func (r *Runner) makeRoom(suspect *run) {
 	}
 }
 
-func (r *Runner) newRun(d Delivery, task *protocol.Task, p *flow.Program) (*run, error) {
+func (r *Runner) newRun(d Delivery, task *protocol.Task, p *flow.Program) (made *run, err error) {
 	t := &run{r: r, delivery: d, shard: task.Shard, id: task.ID, text: task.ID.String(), attempt: task.Attempt, busy: true}
 	t.delivery.Body = nil // the broker's frame needn't live as long as the run
+	defer func() {
+		if err != nil {
+			r.memory.leave(t)
+		}
+	}()
 	fetch := func(v protocol.Value) (json.RawMessage, error) {
+		if !task.Suspect { // it runs alone; waiting for that with a share that others wait for would be for ever
+			if err := r.memory.take(r.patience, t, fetchedTimes*v.Size); err != nil {
+				return nil, fmt.Errorf("%w: there is no memory for it: %w", errFetch, err)
+			}
+		}
 		raw, err := r.values.fetch(r.patience, task.ID, v.Ref)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errFetch, err)
@@ -118,6 +128,9 @@ func (r *Runner) newRun(d Delivery, task *protocol.Task, p *flow.Program) (*run,
 	t.machine, err = protocol.NewRun(head, p, record, events, r.numbers.Add(1), d.Redelivered)
 	return t, err
 }
+
+// fetchedTimes is how much of the budget of memory a value takes that was stored apart: its bytes, their copy that texts are cut from, and what is built around them.
+const fetchedTimes = 3
 
 // errFetch says that a value that the task only names could not be had.
 var errFetch = errors.New("a value that is stored apart can't be read")

@@ -120,8 +120,10 @@ func (e *effects) do(c *call) {
 	timer := time.AfterFunc(limit, func() { timeout(context.DeadlineExceeded) })
 	defer timer.Stop()
 	memory := func(ctx context.Context, n int) error { // the node isn't to blame for the wait: its time begins anew
-		timer.Stop()
-		defer timer.Reset(limit)
+		if n > 0 {
+			timer.Stop()
+			defer timer.Reset(limit)
+		}
 		return r.memory.take(ctx, t, n)
 	}
 	e.mu.Lock()

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,7 +76,8 @@ func (c *claims) take() []asked {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := min(len(c.queue), claimBatch)
-	batch := c.queue[:n:n]
+	batch := slices.Clone(c.queue[:n])
+	clear(c.queue[:n]) // the array lives on, and would keep the runs
 	if c.queue = c.queue[n:]; len(c.queue) == 0 {
 		c.queue = nil
 	}

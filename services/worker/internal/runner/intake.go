@@ -150,6 +150,7 @@ func (in *intake) nextSuspect() func() {
 		return nil
 	}
 	begin := in.suspects[0].begin
+	in.suspects[0] = parked{}
 	in.suspects = in.suspects[1:]
 	in.alone = true
 	in.running++

@@ -7,7 +7,7 @@ import (
 )
 
 // memory is a budget of bytes for what nodes read in and runs then hold: without one, a thousand calls whose answers come together are a thousand answers in memory.
-// What a run has taken it holds until it ends. When nothing is left, one run at a time may go beyond: it ends, and gives back what it held. So nobody waits for ever.
+// What a run has taken, and not given back, it holds until it ends. When nothing is left, one run at a time may go beyond: it ends, and gives back what it held. So nobody waits for ever.
 type memory struct {
 	mu      sync.Mutex
 	free    int
@@ -21,9 +21,18 @@ type memoryWait struct {
 	granted chan struct{}
 }
 
-// take takes n bytes for a run, and waits for them.
+// take takes n bytes for a run, and waits for them. A negative n gives back what was taken too much, at once.
 func (m *memory) take(ctx context.Context, t *run, n int) error {
 	m.mu.Lock()
+	if n <= 0 {
+		m.hold(t, max(n, -t.held))
+		if m.over == t && m.free >= 0 {
+			m.over = nil
+		}
+		m.serve()
+		m.mu.Unlock()
+		return nil
+	}
 	if m.over == t || len(m.waiters) == 0 && m.free >= n {
 		m.hold(t, n)
 		m.mu.Unlock()
@@ -64,6 +73,7 @@ func (m *memory) serve() {
 		}
 		m.hold(w.t, w.n)
 		close(w.granted)
+		m.waiters[0] = nil // the array lives on, and would keep the run with all that it holds
 		m.waiters = m.waiters[1:]
 	}
 }

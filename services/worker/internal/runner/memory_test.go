@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"flowplatform/services/internal/node"
+	"flowplatform/services/internal/payload"
 	"flowplatform/services/internal/protocol"
 )
 
@@ -53,6 +56,109 @@ func TestMemoryIsBoundedAndNobodyWaitsForEver(t *testing.T) {
 			t.Errorf("%d runs held memory at a time; %d bytes are free at the end", most.Load(), b.r.memory.free)
 		}
 	}, func(o *Options) { o.Memory = 1 << 20 })
+}
+
+// What a task only names is counted before it is fetched: of twenty with 300 KiB each only one, and one more, are here at a time; and what can't be had takes nothing.
+func TestMemoryIsTakenForWhatIsFetched(t *testing.T) {
+	t.Parallel()
+	raw := []byte(`"` + strings.Repeat("x", 300<<10) + `"`)
+	ref := protocol.Value{Ref: payload.Ref(raw), Size: len(raw)}
+	in(t, func(b *bundle) {
+		b.programs[1] = chain(t, "a:effect")
+		b.stored[ref.Ref] = string(raw)
+		holding, most := 0, 0
+		b.nodes = func(ctx context.Context, call node.Call) (node.Result, error) {
+			b.set(func() { holding++; most = max(most, holding) })
+			defer b.set(func() { holding-- })
+			return node.Result{}, rested(ctx, 100*time.Millisecond)
+		}
+		for i := range 20 {
+			b.offer(i, 1, func(task *protocol.Task, _ *Delivery) { task.Input, task.InputRef = nil, &ref })
+		}
+		b.offer(20, 1, func(task *protocol.Task, _ *Delivery) {
+			task.Input, task.InputRef = nil, &protocol.Value{Ref: payload.Ref([]byte("none")), Size: 600 << 10}
+		})
+		pass(time.Minute)
+		if len(b.entries) < 20 || !b.idle() {
+			t.Errorf("%d entries", len(b.entries))
+		}
+		if most > 2 || b.r.memory.free != 1<<20 {
+			t.Errorf("%d runs held their input at a time; %d bytes are free at the end", most, b.r.memory.free)
+		}
+	}, func(o *Options) { o.Memory = 1 << 20; o.ValueCache = 0 })
+}
+
+func rested(ctx context.Context, d time.Duration) error {
+	rest(ctx, d)
+	return ctx.Err()
+}
+
+// What is given back lets the next in, and doesn't count twice at the end.
+func TestMemoryIsGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{free: 10}
+		var first, second, third run
+		if m.take(t.Context(), &first, 30) != nil || m.over != &first { // beyond the budget
+			t.Fatalf("%+v", &m)
+		}
+		got := make(chan error, 1)
+		go func() { got <- m.take(t.Context(), &second, 30) }()
+		synctest.Wait()
+		if m.take(t.Context(), &first, -28) != nil || <-got != nil || m.over != &second || first.held != 2 {
+			t.Errorf("%+v", &m)
+		}
+		if m.take(t.Context(), &second, -100) != nil || second.held != 0 || m.free != 8 || m.over != nil {
+			t.Errorf("%+v", &m)
+		}
+		m.leave(&first)
+		m.leave(&second)
+		if m.free != 10 || m.take(t.Context(), &third, 10) != nil || m.over != nil {
+			t.Errorf("%+v", &m)
+		}
+	})
+}
+
+// TestGO1_RunsThatLeftAreForgotten: of what waited for memory nothing keeps a run that has left, while others still wait. Once 200 runs that had ended were kept, each with two
+// megabytes, by the array under the queue.
+func TestGO1_RunsThatLeftAreForgotten(t *testing.T) {
+	t.Parallel()
+	m := memory{free: 10}
+	last := &run{}
+	const n = 100
+	left := make([]weak.Pointer[run], n)
+	got := make(chan *run, n)
+	for i := range n {
+		t1 := &run{}
+		left[i] = weak.Make(t1)
+		go func() {
+			if m.take(t.Context(), t1, 10) == nil {
+				got <- t1
+			}
+		}()
+	}
+	for range n - 1 {
+		m.leave(<-got)
+	}
+	<-got // holds all, and goes on
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.take(ctx, last, 30) }()
+	kept := 0
+	for range 3 {
+		runtime.GC()
+	}
+	for _, p := range left {
+		if p.Value() != nil {
+			kept++
+		}
+	}
+	if kept > 4 { // a goroutine's stack may hold one that it had
+		t.Errorf("%d of %d runs that left are still in memory", kept, n)
+	}
+	cancel()
+	<-done
+	runtime.KeepAlive(&m)
 }
 
 func TestMemoryWaitsEndWithTheirContext(t *testing.T) {

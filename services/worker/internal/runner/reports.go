@@ -141,6 +141,7 @@ func (s *shard) take() ([]*outgoing, []byte) {
 		batch = append(batch, o)
 		size += len(o.body) + 1
 	}
+	clear(s.queue[:n]) // the array lives on, and would keep the runs
 	if s.queue = s.queue[n:]; len(s.queue) == 0 {
 		s.queue = nil
 	}

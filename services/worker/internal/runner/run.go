@@ -105,6 +105,7 @@ func (t *run) next() (news, step) {
 	defer t.mu.Unlock()
 	if len(t.queue) > 0 {
 		n := t.queue[0]
+		t.queue[0] = news{}
 		t.queue = t.queue[1:]
 		return n, stepNews
 	}
@@ -130,6 +131,7 @@ func (t *run) work(inline bool) {
 				return
 			}
 			cmd := t.pure[0]
+			t.pure[0] = flow.Command{}
 			t.pure = t.pure[1:]
 			t.compute(cmd)
 		}
