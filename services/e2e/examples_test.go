@@ -274,15 +274,48 @@ func same(t *testing.T, got, want string) {
 // flowctlCommands calls what the examples did not, once, against the real gateway.
 func (x *examples) flowctlCommands(t *testing.T) {
 	var list []struct{ ID string }
-	if code, out := x.flowctl(t, "", "-o", "json", "execution", "list", "--flow", "Sales report"); code != 0 || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 {
+	if code, out := x.flowctl(t, "", "-o", "json", "execution", "list", "--flow", "Sales report", "--status", "succeeded,failed", "--since", "10m", "-q", "manual"); code != 0 || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 {
 		t.Fatalf("%d %s", code, out)
 	}
-	for _, c := range []struct{ args, want string }{
-		{"execution get " + list[0].ID, `"succeeded"`},
-		{"execution steps " + list[0].ID, "countries"},
+	id := list[0].ID
+	if code, out := x.flowctl(t, `{"name": "Route by amount", "nodes": [{"id": "start", "type": "trigger.manual"}], "edges": []}`, "flow", "apply", "--draft", "-f", "-"); code != 0 {
+		t.Fatal(out)
+	}
+	for _, c := range []struct {
+		args []string
+		want string // in what is printed
+	}{
+		{[]string{"execution", "get", id}, "Status    succeeded"},
+		{[]string{"execution", "steps", id}, "countries  "},
+		{[]string{"flow", "list", "--limit", "2"}, "There are more: --limit 4"},
+		{[]string{"execution", "logs", id}, "info  text: 2 countries"},
+		{[]string{"execution", "waits", id}, "LASTED"},
+		{[]string{"execution", "why", id}, "ended"},
+		{[]string{"execution", "watch", id}, "succeeded"},
+		{[]string{"flow", "list"}, "Route by amount"},
+		{[]string{"flow", "get", "Route by amount", "--version", "1"}, "logic.switch"},
+		{[]string{"flow", "versions", "Route by amount"}, "1        yes"},
+		{[]string{"flow", "publish", "Route by amount", "2"}, "version 2 is published"},
+		{[]string{"run", "Route by amount", "--input", "7", "--wait"}, "7"},
+		{[]string{"flow", "delete", "Route by amount"}, "deleted"},
+		{[]string{"flow", "validate", examplesDir + "/sales-report.json"}, "valid"},
+		{[]string{"catalog"}, "logic.foreach"},
+		{[]string{"catalog", "http.request"}, `"failOn"`},
+		{[]string{"catalog", "--flow-schema"}, `"$schema"`},
+		{[]string{"credential", "list"}, "crm-database"},
+		{[]string{"credential", "test", "marketing-redis"}, "works"},
+		{[]string{"worker", "list"}, "worker-0"},
+		{[]string{"queue", "list"}, "flow.tasks.default.normal"},
+		{[]string{"scaling"}, "DESIRED"},
+		{[]string{"setting", "list"}, "LOAD_BALANCE_STRATEGY"},
+		{[]string{"deadletter", "list"}, "REASON"},
+		{[]string{"whoami"}, "admin"},
+		{[]string{"token"}, x.admin},
+		{[]string{"__complete", "run", "Sales"}, "Sales report"},
+		{[]string{"worker", "drain", "worker-0"}, "worker-0 is"},
 	} {
-		if code, out := x.flowctl(t, "", strings.Fields(c.args)...); code != 0 || !strings.Contains(out, c.want) {
-			t.Errorf("flowctl %s: exit status %d, want %q in\n%s", c.args, code, c.want, out)
+		if code, out := x.flowctl(t, "", c.args...); code != 0 || !strings.Contains(out, c.want) {
+			t.Errorf("flowctl %s: exit status %d, want %q in\n%s", strings.Join(c.args, " "), code, c.want, out)
 		}
 	}
 }

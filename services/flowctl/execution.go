@@ -4,174 +4,65 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"strconv"
 	"time"
-
-	"flowplatform/services/flowctl/internal/client"
 )
-
-// executionView is what flowctl reads of an execution.
-type executionView struct {
-	ID          string          `json:"id"`
-	FlowID      string          `json:"flowId"`
-	FlowVersion int             `json:"flowVersion"`
-	Status      string          `json:"status"`
-	Output      json.RawMessage `json:"output"`
-	Error       *struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-		Node    string `json:"node"`
-	} `json:"error"`
-	Attempt    int       `json:"attempt"`
-	CreatedAt  time.Time `json:"createdAt"`
-	FinishedAt time.Time `json:"finishedAt"`
-}
-
-func final(status string) bool {
-	switch status {
-	case "succeeded", "failed", "cancelled", "timed_out":
-		return true
-	}
-	return false
-}
-
-type runCommand struct {
-	Flow  string        `arg:"" help:"Name or id."`
-	Input string        `help:"The input, as JSON; @FILE reads a file." default:"null" placeholder:"JSON"`
-	Wait  bool          `help:"Wait for the end, print the output; the exit status is 0 only when the flow succeeded."`
-	For   time.Duration `help:"How long to wait at the most." default:"10m"`
-}
-
-func (r *runCommand) Run(a *app) error {
-	input := []byte(r.Input)
-	if len(r.Input) > 1 && r.Input[0] == '@' {
-		var err error
-		if input, err = readFile(a, r.Input[1:]); err != nil {
-			return err
-		}
-	}
-	if !json.Valid(input) {
-		return fmt.Errorf("--input is not JSON: %s", input)
-	}
-	c, err := a.api()
-	if err != nil {
-		return err
-	}
-	f, err := findFlow(a, c, r.Flow)
-	if err != nil {
-		return err
-	}
-	path := "/flows/" + f.ID + "/executions"
-	if r.Wait {
-		path += "?wait=" + min(r.For, 30*time.Second).String()
-	}
-	var e executionView
-	if _, err := c.Do(a.ctx, "POST", path, map[string]json.RawMessage{"input": input}, &e); err != nil {
-		return err
-	}
-	if !r.Wait {
-		if a.json {
-			return a.printJSON(e)
-		}
-		fmt.Fprintf(a.out, "%s %s\n", e.ID, e.Status)
-		return nil
-	}
-	if e, err = follow(a, c, e, time.Now().Add(r.For), func(executionView) {}); err != nil {
-		return err
-	}
-	if a.json {
-		if err := a.printJSON(e); err != nil {
-			return err
-		}
-	} else if e.Status == "succeeded" {
-		fmt.Fprintf(a.out, "%s\n", e.Output)
-	}
-	return ended(e)
-}
-
-func ended(e executionView) error {
-	switch {
-	case e.Status == "succeeded":
-		return nil
-	case e.Error != nil:
-		return fmt.Errorf("execution %s %s: %s (%s, node %q)", e.ID, e.Status, e.Error.Message, e.Error.Code, e.Error.Node)
-	}
-	return fmt.Errorf("execution %s %s", e.ID, e.Status)
-}
-
-// follow asks for an execution until it is final, and shows each change of its state.
-func follow(a *app, c *client.Client, e executionView, until time.Time, changed func(executionView)) (executionView, error) {
-	changed(e)
-	for pause := 100 * time.Millisecond; !final(e.Status); pause = min(pause*2, 2*time.Second) {
-		if time.Now().After(until) {
-			return e, fmt.Errorf("execution %s is still %s: it goes on; `flowctl execution watch %s` follows it", e.ID, e.Status, e.ID)
-		}
-		select {
-		case <-a.ctx.Done():
-			return e, fmt.Errorf("execution %s is still %s: it goes on", e.ID, e.Status)
-		case <-time.After(pause):
-		}
-		before := e.Status
-		e = executionView{ID: e.ID}
-		if _, err := c.Do(a.ctx, "GET", "/executions/"+e.ID, nil, &e); err != nil {
-			return e, err
-		}
-		if e.Status != before {
-			changed(e)
-			pause = 50 * time.Millisecond
-		}
-	}
-	return e, nil
-}
 
 type executionCommand struct {
 	List   executionList   `cmd:"" help:"List executions, the newest first."`
 	Get    executionGet    `cmd:"" help:"Show an execution."`
 	Steps  executionSteps  `cmd:"" help:"Show what its steps did."`
+	Waits  executionWaits  `cmd:"" help:"Show what it waits for, and has waited for."`
+	Logs   executionLogs   `cmd:"" help:"Show what its nodes have logged."`
+	Why    executionWhy    `cmd:"" help:"Say why it has not moved."`
 	Cancel executionCancel `cmd:"" help:"Cancel an execution."`
 	Watch  executionWatch  `cmd:"" help:"Follow an execution until its end."`
 }
 
 type executionList struct {
-	Flow   string `help:"Name or id of a flow."`
-	Status string `help:"Only those in this state."`
-	Limit  int    `help:"How many at the most." default:"50"`
+	Flow   string        `help:"Name or id of a flow."`
+	Status []string      `help:"Only those in these states, by comma." enum:"queued,running,waiting,succeeded,failed,cancelled,timed_out" placeholder:"STATUS"`
+	Since  time.Duration `help:"Only those accepted within this time, like 1h." placeholder:"DURATION"`
+	Label  []string      `help:"Only those with this label; several: all of them." sep:"none" placeholder:"KEY=VALUE"`
+	Query  string        `short:"q" help:"Text in the id, the trigger, the labels or the flow's name."`
+	Limit  int           `help:"How many at the most." default:"50"`
 }
 
 func (l *executionList) Run(a *app) error {
-	c, err := a.api()
-	if err != nil {
-		return err
-	}
-	q := url.Values{"limit": {strconv.Itoa(l.Limit)}}
+	q := url.Values{"label": l.Label}
 	if l.Flow != "" {
+		c, err := a.api()
+		if err != nil {
+			return err
+		}
 		f, err := findFlow(a, c, l.Flow)
 		if err != nil {
 			return err
 		}
 		q.Set("flowId", f.ID)
 	}
-	if l.Status != "" {
-		q.Set("status", l.Status)
+	for _, s := range l.Status {
+		q.Set("status", joined(q.Get("status"), s))
 	}
-	var page struct {
-		Items []executionView `json:"items"`
+	if l.Since > 0 {
+		q.Set("since", time.Now().Add(-l.Since).UTC().Format(time.RFC3339))
 	}
-	if _, err := c.Do(a.ctx, "GET", "/executions?"+q.Encode(), nil, &page); err != nil {
-		return err
+	if l.Query != "" {
+		q.Set("q", l.Query)
 	}
-	if a.json {
-		return a.printJSON(page.Items)
-	}
-	var rows [][]string
-	for _, e := range page.Items {
-		took := "-"
-		if !e.FinishedAt.IsZero() {
-			took = e.FinishedAt.Sub(e.CreatedAt).Round(time.Millisecond).String()
+	return list(a, "/executions", q, l.Limit, func(items []executionView) error {
+		rows := make([][]string, len(items))
+		for i, e := range items {
+			rows[i] = []string{e.ID, e.Status, ago(e.CreatedAt), between(e.CreatedAt, e.FinishedAt), fmt.Sprint(e.Attempt), e.failure()}
 		}
-		rows = append(rows, []string{e.ID, e.Status, ago(e.CreatedAt), took, strconv.Itoa(e.Attempt)})
+		return a.table([]string{"ID", "STATUS", "CREATED", "TOOK", "ATTEMPT", "ERROR"}, rows)
+	})
+}
+
+func joined(list, s string) string {
+	if list == "" {
+		return s
 	}
-	return a.table([]string{"ID", "STATUS", "CREATED", "TOOK", "ATTEMPT"}, rows)
+	return list + "," + s
 }
 
 type executionGet struct {
@@ -179,31 +70,119 @@ type executionGet struct {
 }
 
 func (g *executionGet) Run(a *app) error {
-	c, err := a.api()
-	if err != nil {
-		return err
+	type detail struct {
+		executionView
+		Input                    json.RawMessage
+		Trigger, Priority, Pool  string
+		Labels                   map[string]string
+		Hold, ParentID, ReplayOf string
 	}
-	var whole json.RawMessage
-	if _, err := c.Do(a.ctx, "GET", "/executions/"+g.ID, nil, &whole); err != nil {
-		return err
-	}
-	return a.printJSON(whole)
+	return get(a, "/executions/"+url.PathEscape(g.ID), func(e detail) error {
+		labels := ""
+		if len(e.Labels) > 0 {
+			b, err := json.Marshal(e.Labels)
+			if err != nil {
+				return err
+			}
+			labels = string(b)
+		}
+		return a.fields([][2]string{
+			{"ID", e.ID}, {"Flow", fmt.Sprintf("%s, version %d", e.FlowID, e.FlowVersion)}, {"Status", e.Status}, {"Error", e.failure()}, {"Held", e.Hold}, {"Trigger", e.Trigger}, {"Priority", e.Priority}, {"Pool", e.Pool},
+			{"Labels", labels}, {"Created", when(e.CreatedAt)}, {"Finished", when(e.FinishedAt)}, {"Took", between(e.CreatedAt, e.FinishedAt)}, {"Attempt", fmt.Sprint(e.Attempt)}, {"Parent", e.ParentID}, {"Replay of", e.ReplayOf},
+			{"Input", compact(e.Input)}, {"Output", compact(e.Output)},
+		})
+	})
 }
 
 type executionSteps struct {
 	ID string `arg:""`
 }
 
-func (g *executionSteps) Run(a *app) error {
-	c, err := a.api()
-	if err != nil {
-		return err
+func (s *executionSteps) Run(a *app) error {
+	type step struct {
+		Node, Iteration, Type, Status, Port string
+		Error                               *failureView
+		Try                                 int
+		StartedAt, FinishedAt               time.Time
 	}
-	var whole json.RawMessage
-	if _, err := c.Do(a.ctx, "GET", "/executions/"+g.ID+"/steps", nil, &whole); err != nil {
-		return err
+	return get(a, "/executions/"+url.PathEscape(s.ID)+"/steps", func(all struct{ Items []step }) error {
+		rows := make([][]string, len(all.Items))
+		for i, v := range all.Items {
+			rows[i] = []string{v.Node, v.Iteration, v.Type, v.Status, v.Port, fmt.Sprint(v.Try), between(v.StartedAt, v.FinishedAt), v.Error.String()}
+		}
+		return a.table([]string{"NODE", "ROUND", "TYPE", "STATUS", "PORT", "TRY", "TOOK", "ERROR"}, rows)
+	})
+}
+
+type executionWaits struct {
+	ID string `arg:""`
+}
+
+func (w *executionWaits) Run(a *app) error {
+	type wait struct {
+		Node, Iteration, Kind, Key, Reason string
+		Since, Due, Met                    time.Time
+		Seconds                            float64
 	}
-	return a.printJSON(whole)
+	return get(a, "/executions/"+url.PathEscape(w.ID)+"/waits", func(v struct{ Items []wait }) error {
+		rows := make([][]string, len(v.Items))
+		for i, x := range v.Items {
+			state := "open"
+			if !x.Met.IsZero() {
+				state = "over"
+			}
+			lasted := time.Duration(x.Seconds * float64(time.Second)).Round(time.Millisecond).String()
+			rows[i] = []string{x.Node, x.Iteration, x.Kind, state, lasted, when(x.Due), x.Key, x.Reason}
+		}
+		return a.table([]string{"NODE", "ROUND", "KIND", "STATE", "LASTED", "DUE", "KEY", "REASON"}, rows)
+	})
+}
+
+type executionLogs struct {
+	ID    string `arg:""`
+	Limit int    `help:"How many lines at the most." default:"1000"`
+}
+
+func (l *executionLogs) Run(a *app) error {
+	type line struct {
+		At                              time.Time
+		Level, Node, Iteration, Message string
+		Fields                          json.RawMessage
+	}
+	return list(a, "/executions/"+url.PathEscape(l.ID)+"/logs", nil, l.Limit, func(items []line) error {
+		for _, v := range items {
+			node := v.Node
+			if v.Iteration != "" {
+				node += "[" + v.Iteration + "]"
+			}
+			fmt.Fprintf(a.out, "%s %-5s %s: %s", v.At.Local().Format("15:04:05.000"), v.Level, node, printable(v.Message))
+			if len(v.Fields) > 0 {
+				fmt.Fprintf(a.out, " %s", compact(v.Fields))
+			}
+			fmt.Fprintln(a.out)
+		}
+		return nil
+	})
+}
+
+type executionWhy struct {
+	ID string `arg:""`
+}
+
+func (w *executionWhy) Run(a *app) error {
+	type reason struct{ Code, Message string }
+	return get(a, "/executions/"+url.PathEscape(w.ID)+"/why", func(v struct {
+		Status  string
+		Since   time.Time
+		Reasons []reason
+	}) error {
+		fmt.Fprintf(a.out, "%s since %s\n", v.Status, when(v.Since))
+		rows := make([][]string, len(v.Reasons))
+		for i, r := range v.Reasons {
+			rows[i] = []string{r.Code, r.Message}
+		}
+		return a.table([]string{"REASON", "WHAT IT MEANS"}, rows)
+	})
 }
 
 type executionCancel struct {
@@ -216,7 +195,7 @@ func (g *executionCancel) Run(a *app) error {
 		return err
 	}
 	var e executionView
-	if _, err := c.Do(a.ctx, "POST", "/executions/"+g.ID+"/cancel", nil, &e); err != nil {
+	if _, err := c.Do(a.ctx, "POST", "/executions/"+url.PathEscape(g.ID)+"/cancel", nil, &e); err != nil {
 		return err
 	}
 	if a.json {
@@ -236,7 +215,7 @@ func (g *executionWatch) Run(a *app) error {
 		return err
 	}
 	e := executionView{ID: g.ID}
-	if _, err := c.Do(a.ctx, "GET", "/executions/"+g.ID, nil, &e); err != nil {
+	if _, err := c.Do(a.ctx, "GET", "/executions/"+url.PathEscape(g.ID), nil, &e); err != nil {
 		return err
 	}
 	e, err = follow(a, c, e, time.Now().Add(24*time.Hour), func(e executionView) {

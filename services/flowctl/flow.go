@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"flowplatform/services/flowctl/internal/client"
@@ -16,7 +17,9 @@ import (
 type flowCommands struct {
 	Apply    flowApply    `cmd:"" help:"Create a flow, or save a new version of the one with its name."`
 	List     flowList     `cmd:"" help:"List flows."`
-	Get      flowGet      `cmd:"" help:"Show a flow's document."`
+	Get      flowGet      `cmd:"" help:"Show a flow with its document."`
+	Versions flowVersions `cmd:"" help:"List a flow's versions."`
+	Publish  flowPublish  `cmd:"" help:"Make a version the one that triggers and starts use."`
 	Delete   flowDelete   `cmd:"" help:"Delete a flow."`
 	Validate flowValidate `cmd:"" help:"Check a flow document; every problem is listed."`
 }
@@ -39,7 +42,8 @@ func readFile(a *app, path string) ([]byte, error) {
 }
 
 type flowApply struct {
-	File string `short:"f" required:"" help:"The flow document; - is standard input." placeholder:"FILE"`
+	File  string `short:"f" required:"" help:"The flow document; - is standard input." placeholder:"FILE"`
+	Draft bool   `help:"Only save it: triggers and starts stay with the version that is published."`
 }
 
 func (f *flowApply) Run(a *app) error {
@@ -62,12 +66,15 @@ func (f *flowApply) Run(a *app) error {
 		return err
 	}
 	var saved flowView
-	verb := "created"
+	verb, query := "created", ""
+	if f.Draft {
+		verb, query = "created as a draft", "?draft=true"
+	}
 	if errors.Is(err, errNoFlow) {
-		_, err = c.Do(a.ctx, "POST", "/flows", doc, &saved)
+		_, err = c.Do(a.ctx, "POST", "/flows"+query, doc, &saved)
 	} else {
-		verb = "saved"
-		_, err = c.Do(a.ctx, "PUT", "/flows/"+old.ID, doc, &saved)
+		verb = strings.Replace(verb, "created", "saved", 1)
+		_, err = c.Do(a.ctx, "PUT", "/flows/"+old.ID+query, doc, &saved)
 	}
 	if err != nil {
 		return err
@@ -124,32 +131,22 @@ type flowList struct {
 }
 
 func (f *flowList) Run(a *app) error {
-	c, err := a.api()
-	if err != nil {
-		return err
-	}
-	q := url.Values{"limit": {strconv.Itoa(f.Limit)}}
+	q := url.Values{}
 	if f.Query != "" {
 		q.Set("q", f.Query)
 	}
-	var page struct {
-		Items []flowView `json:"items"`
-	}
-	if _, err := c.Do(a.ctx, "GET", "/flows?"+q.Encode(), nil, &page); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(page.Items)
-	}
-	var rows [][]string
-	for _, v := range page.Items {
-		rows = append(rows, []string{v.ID, v.Name, strconv.Itoa(v.Published), strconv.Itoa(v.Latest), ago(v.UpdatedAt)})
-	}
-	return a.table([]string{"ID", "NAME", "PUBLISHED", "LATEST", "UPDATED"}, rows)
+	return list(a, "/flows", q, f.Limit, func(items []flowView) error {
+		rows := make([][]string, len(items))
+		for i, v := range items {
+			rows[i] = []string{v.ID, v.Name, strconv.Itoa(v.Published), strconv.Itoa(v.Latest), ago(v.UpdatedAt)}
+		}
+		return a.table([]string{"ID", "NAME", "PUBLISHED", "LATEST", "UPDATED"}, rows)
+	})
 }
 
 type flowGet struct {
-	Flow string `arg:"" help:"Name or id."`
+	Flow    string `arg:"" help:"Name or id."`
+	Version int    `help:"This version rather than the newest." placeholder:"N"`
 }
 
 func (f *flowGet) Run(a *app) error {
@@ -161,11 +158,72 @@ func (f *flowGet) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	path := "/flows/" + v.ID
+	if f.Version != 0 {
+		path += "/versions/" + strconv.Itoa(f.Version)
+	}
 	var whole json.RawMessage
-	if _, err := c.Do(a.ctx, "GET", "/flows/"+v.ID, nil, &whole); err != nil {
+	if _, err := c.Do(a.ctx, "GET", path, nil, &whole); err != nil {
 		return err
 	}
 	return a.printJSON(whole)
+}
+
+type flowVersions struct {
+	Flow  string `arg:"" help:"Name or id."`
+	Limit int    `help:"How many at the most." default:"50"`
+}
+
+func (f *flowVersions) Run(a *app) error {
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	v, err := findFlow(a, c, f.Flow)
+	if err != nil {
+		return err
+	}
+	type version struct {
+		Version   int
+		Published bool
+		CreatedBy string
+		CreatedAt time.Time
+	}
+	return list(a, "/flows/"+v.ID+"/versions", nil, f.Limit, func(items []version) error {
+		rows := make([][]string, len(items))
+		for i, n := range items {
+			published := ""
+			if n.Published {
+				published = "yes"
+			}
+			rows[i] = []string{strconv.Itoa(n.Version), published, ago(n.CreatedAt), n.CreatedBy}
+		}
+		return a.table([]string{"VERSION", "PUBLISHED", "SAVED", "BY"}, rows)
+	})
+}
+
+type flowPublish struct {
+	Flow    string `arg:"" help:"Name or id."`
+	Version int    `arg:"" help:"Number of the version; flow versions lists them."`
+}
+
+func (f *flowPublish) Run(a *app) error {
+	c, err := a.api()
+	if err != nil {
+		return err
+	}
+	v, err := findFlow(a, c, f.Flow)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Do(a.ctx, "POST", "/flows/"+v.ID+"/versions/"+strconv.Itoa(f.Version)+"/publish", nil, &v); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(v)
+	}
+	fmt.Fprintf(a.out, "%s: version %d is published\n", v.Name, v.Published)
+	return nil
 }
 
 type flowDelete struct {

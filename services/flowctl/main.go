@@ -25,15 +25,17 @@ type commands struct {
 	Logout     logoutCommand      `cmd:"" help:"Forget the login of this machine."`
 	Whoami     whoamiCommand      `cmd:"" help:"Show the server, the user and the role."`
 	TokenShow  tokenCommand       `cmd:"" name:"token" help:"Print the bearer token, for curl."`
-	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, delete, validate."`
+	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, delete, validate."`
 	Run        runCommand         `cmd:"" help:"Start a flow."`
-	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, cancel, watch."`
+	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, watch."`
+	Catalog    catalogCommand     `cmd:"" help:"The node types, or one of them; the schema of flow documents."`
 	Credential credentialCommands `cmd:"" help:"Credentials: list, types, create, test, delete."`
 	Worker     workerCommand      `cmd:"" help:"Workers: list, drain."`
 	Queue      queueCommand       `cmd:"" help:"Queues: list."`
 	Scaling    scalingCommand     `cmd:"" help:"How many workers there are, how many there should be, and why."`
 	Setting    settingCommand     `cmd:"" help:"Settings that can be changed while the platform runs: list, set."`
 	Deadletter deadletterCommand  `cmd:"" help:"What could not be processed: list, show, requeue, purge."`
+	Completion completionCommand  `cmd:"" help:"Print the script that completes flowctl's words in bash, zsh or fish."`
 	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 
@@ -69,6 +71,10 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(errs, "flowctl:", err)
 		return 2
+	}
+	if len(args) > 0 && args[0] == completeWord {
+		complete(ctx, parser.Model.Node, args[1:], out)
+		return 0
 	}
 	kctx, err := parser.Parse(args)
 	if exit >= 0 { // --help
