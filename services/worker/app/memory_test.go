@@ -66,6 +66,9 @@ func TestGO1_LargeOutputsInLittleMemory(t *testing.T) {
 	if err != nil || json.Unmarshal(raw, &out) != nil || out.Body != string(megabyte) {
 		t.Errorf("the output has %d bytes, %v", len(raw), err)
 	}
+	if got := metric(t, metrics, "go_gc_gomemlimit_bytes"); got < limit<<20/2 || got > limit<<20 {
+		t.Errorf("the runtime's soft limit is %.0f MiB", got/(1<<20))
+	}
 	if late := metric(t, metrics, "worker_window_closings_total"); late > 0 {
 		t.Errorf("the trust window closed %v times: renewals came late", late)
 	}

@@ -177,13 +177,20 @@ type process struct {
 
 func (w *world) process(t *testing.T, name string, more ...string) *process {
 	t.Helper()
+	p := w.begin(t, name, more...)
+	testkit.Eventually(t, 20*time.Second, name+" is ready", func() error { return ready(p.base) })
+	return p
+}
+
+// begin is process that doesn't wait until it is ready.
+func (w *world) begin(t *testing.T, name string, more ...string) *process {
+	t.Helper()
 	port := testkit.FreePort(t)
 	p := &process{base: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	p.Process = testkit.Run(t, testkit.ProcessOptions{Name: name, Path: testkit.Build(t, "./services/worker"), Env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "BIND_ADDRESS=127.0.0.1", fmt.Sprintf("PORT=%d", port), fmt.Sprintf("METRICS_PORT=%d", testkit.FreePort(t)), "WORKER_ID=" + name, "WORKER_STATE_DIR=" + t.TempDir(),
 		"DATABASE_URL=" + w.pg.URL("flow_worker", w.database), "RABBITMQ_URL=" + w.amqp, "CONSUL_HTTP_ADDR=" + nowhere, "INTERNAL_TOKEN=" + token,
 		"ORCHESTRATOR_URL=http://" + w.orch.Addr(), "GATEWAY_URL=http://" + nowhere, "WORKER_LEASE=" + w.lease.String()}, more...)})
-	testkit.Eventually(t, 20*time.Second, name+" is ready", func() error { return ready(p.base) })
 	return p
 }
 
