@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -71,7 +72,7 @@ func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(w, "accepted\t%d\n", c.Accepted)
 	fmt.Fprintf(w, "errors\t%d (%.2f %%)\n", c.Requests-c.Accepted, 100*c.ErrorRate)
 	for _, kind := range slices.Sorted(maps.Keys(c.Errors)) {
-		fmt.Fprintf(w, "  %s\t%d, first: %.200s\n", kind, c.Errors[kind], c.FirstOf[kind])
+		fmt.Fprintf(w, "  %s\t%d, first: %.200s\n", kind, c.Errors[kind], strings.TrimSpace(c.FirstOf[kind]))
 	}
 	fmt.Fprintf(w, "unheard\t%d began though their client got no answer\n", c.Unheard)
 	fmt.Fprintf(w, "final\t%d, %d succeeded\n", c.Final, c.Succeeded)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -235,7 +236,8 @@ func fromStore(err error) *problem.Problem {
 		return problem.New(http.StatusServiceUnavailable, "the database has no partition for this day: the leading orchestrator makes it within a minute").RetryAfter(10).Wrap(err)
 	case errors.As(err, &unusable) && strings.HasPrefix(unusable.SQLState(), "42"):
 		return problem.New(http.StatusInternalServerError, "this is a fault of the gateway: its log says more").Wrap(err)
-	case errors.As(err, &unusable), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	// An unexpected end is how pgx tells of a server that died while it was read from.
+	case errors.As(err, &unusable), errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problem.New(http.StatusServiceUnavailable, "the database doesn't answer as it should: try again").RetryAfter(1).Wrap(err)
 	}
 	return problem.New(http.StatusInternalServerError, "this is a fault of the gateway: its log says more").Wrap(err)
