@@ -278,6 +278,7 @@ func (x *examples) flowctlCommands(t *testing.T) {
 		t.Fatalf("%d %s", code, out)
 	}
 	id := list[0].ID
+	x.cancelWithFlowctl(t)
 	if code, out := x.flowctl(t, `{"name": "Route by amount", "nodes": [{"id": "start", "type": "trigger.manual"}], "edges": []}`, "flow", "apply", "--draft", "-f", "-"); code != 0 {
 		t.Fatal(out)
 	}
@@ -302,13 +303,18 @@ func (x *examples) flowctlCommands(t *testing.T) {
 		{[]string{"catalog"}, "logic.foreach"},
 		{[]string{"catalog", "http.request"}, `"failOn"`},
 		{[]string{"catalog", "--flow-schema"}, `"$schema"`},
+		{[]string{"credential", "types"}, "amqp"},
 		{[]string{"credential", "list"}, "crm-database"},
+		{[]string{"credential", "delete", "crm-database"}, "deleted"},
 		{[]string{"credential", "test", "marketing-redis"}, "works"},
 		{[]string{"worker", "list"}, "worker-0"},
 		{[]string{"queue", "list"}, "flow.tasks.default.normal"},
 		{[]string{"scaling"}, "DESIRED"},
 		{[]string{"setting", "list"}, "LOAD_BALANCE_STRATEGY"},
+		{[]string{"setting", "set", "LOAD_BALANCE_STRATEGY=weighted"}, "weighted"},
 		{[]string{"deadletter", "list"}, "REASON"},
+		{[]string{"deadletter", "requeue", "--all"}, "0 asked for"},
+		{[]string{"deadletter", "purge", "--all"}, "0 removed"},
 		{[]string{"whoami"}, "admin"},
 		{[]string{"token"}, x.admin},
 		{[]string{"__complete", "run", "Sales"}, "Sales report"},
@@ -317,5 +323,24 @@ func (x *examples) flowctlCommands(t *testing.T) {
 		if code, out := x.flowctl(t, "", c.args...); code != 0 || !strings.Contains(out, c.want) {
 			t.Errorf("flowctl %s: exit status %d, want %q in\n%s", strings.Join(c.args, " "), code, c.want, out)
 		}
+	}
+}
+
+// cancelWithFlowctl starts a flow that waits for an hour, looks at its wait, and ends it.
+func (x *examples) cancelWithFlowctl(t *testing.T) {
+	code, out := x.flowctl(t, "", "run", "Payment reminder", "--input", `{"invoice": 1, "after": "1h"}`)
+	id, _, _ := strings.Cut(out, " ")
+	if code != 0 {
+		t.Fatal(out)
+	}
+	testkit.Eventually(t, 20*time.Second, "it waits", func() error { return x.is(id, "waiting") })
+	if code, out := x.flowctl(t, "", "execution", "waits", id); code != 0 || !strings.Contains(out, "timer  open") {
+		t.Errorf("waits: %d %s", code, out)
+	}
+	if code, out := x.flowctl(t, "", "execution", "cancel", id); code != 0 || !strings.Contains(out, "cancel accepted") {
+		t.Errorf("cancel: %d %s", code, out)
+	}
+	if code, out := x.flowctl(t, "", "execution", "watch", id); code != 1 || !strings.Contains(out, "cancelled") {
+		t.Errorf("watch of a cancelled one: %d %s", code, out)
 	}
 }

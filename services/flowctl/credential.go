@@ -35,32 +35,21 @@ type credentialList struct {
 }
 
 func (c *credentialList) Run(a *app) error {
-	api, err := a.api()
-	if err != nil {
-		return err
-	}
-	q := url.Values{"limit": {strconv.Itoa(c.Limit)}}
+	q := url.Values{}
 	if c.Type != "" {
 		q.Set("type", c.Type)
 	}
-	var page struct {
-		Items []credentialView `json:"items"`
-	}
-	if _, err := api.Do(a.ctx, "GET", "/credentials?"+q.Encode(), nil, &page); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(page.Items)
-	}
-	var rows [][]string
-	for _, v := range page.Items {
-		public, err := json.Marshal(v.Public)
-		if err != nil {
-			return err
+	return list(a, "/credentials", q, c.Limit, func(items []credentialView) error {
+		rows := make([][]string, len(items))
+		for i, v := range items {
+			public, err := json.Marshal(v.Public)
+			if err != nil {
+				return err
+			}
+			rows[i] = []string{v.ID, v.Name, v.Type, string(public), ago(v.UpdatedAt)}
 		}
-		rows = append(rows, []string{v.ID, v.Name, v.Type, string(public), ago(v.UpdatedAt)})
-	}
-	return a.table([]string{"ID", "NAME", "TYPE", "PUBLIC", "UPDATED"}, rows)
+		return a.table([]string{"ID", "NAME", "TYPE", "PUBLIC", "UPDATED"}, rows)
+	})
 }
 
 // fieldSchema is what flowctl reads of the schema of a type's fields.
