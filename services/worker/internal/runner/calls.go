@@ -71,9 +71,28 @@ func (e *effects) loop(c *call) {
 	}
 }
 
+// step gives up the place of a call that waits for memory, to the next that is queued: the run that may go beyond the budget may be among those.
+func (e *effects) step() {
+	if c := e.next(); c != nil {
+		go e.loop(c)
+	}
+}
+
+// back takes a place again, one too many if need be: the next call that ends makes up for it.
+func (e *effects) back() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running++
+}
+
+// next gives the next call for a place that is free, or gives the place up.
 func (e *effects) next() *call {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.running > e.max {
+		e.running--
+		return nil
+	}
 	for len(e.queue) > 0 {
 		c := e.queue[0]
 		e.queue[0] = nil
@@ -120,10 +139,13 @@ func (e *effects) do(c *call) {
 	timer := time.AfterFunc(limit, func() { timeout(context.DeadlineExceeded) })
 	defer timer.Stop()
 	memory := func(ctx context.Context, n int) error { // the node isn't to blame for the wait: its time begins anew
-		if n > 0 {
-			timer.Stop()
-			defer timer.Reset(limit)
+		if r.memory.tryTake(t, n) {
+			return nil
 		}
+		timer.Stop()
+		defer timer.Reset(limit)
+		e.step()
+		defer e.back()
 		return r.memory.take(ctx, t, n)
 	}
 	e.mu.Lock()

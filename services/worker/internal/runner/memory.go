@@ -21,23 +21,31 @@ type memoryWait struct {
 	granted chan struct{}
 }
 
-// take takes n bytes for a run, and waits for them. A negative n gives back what was taken too much, at once.
-func (m *memory) take(ctx context.Context, t *run, n int) error {
+// tryTake takes n bytes for a run if there is no need to wait. A negative n gives back what was taken too much.
+func (m *memory) tryTake(t *run, n int) bool {
 	m.mu.Lock()
-	if n <= 0 {
+	defer m.mu.Unlock()
+	switch {
+	case n <= 0:
 		m.hold(t, max(n, -t.held))
 		if m.over == t && m.free >= 0 {
 			m.over = nil
 		}
 		m.serve()
-		m.mu.Unlock()
-		return nil
-	}
-	if m.over == t || len(m.waiters) == 0 && m.free >= n {
+	case m.over == t || len(m.waiters) == 0 && m.free >= n:
 		m.hold(t, n)
-		m.mu.Unlock()
+	default:
+		return false
+	}
+	return true
+}
+
+// take is tryTake that waits.
+func (m *memory) take(ctx context.Context, t *run, n int) error {
+	if m.tryTake(t, n) {
 		return nil
 	}
+	m.mu.Lock()
 	w := &memoryWait{t, n, make(chan struct{})}
 	m.waiters = append(m.waiters, w)
 	m.serve()

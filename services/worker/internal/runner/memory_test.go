@@ -58,6 +58,37 @@ func TestMemoryIsBoundedAndNobodyWaitsForEver(t *testing.T) {
 	}, func(o *Options) { o.Memory = 1 << 20 })
 }
 
+// A call that waits for memory takes no place among MAX_CONCURRENT_NODES: or the run that may go beyond the budget would wait for one of them, and they for it.
+func TestWhoWaitsForMemoryTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	in(t, func(b *bundle) {
+		b.programs[1] = chain(t, "a:effect+1s c:effect+1s")
+		working, most := 0, 0
+		b.nodes = func(ctx context.Context, call node.Call) (node.Result, error) {
+			if err := call.Memory(ctx, 600<<10); err != nil {
+				return node.Result{}, err
+			}
+			b.set(func() { working++; most = max(most, working) })
+			defer b.set(func() { working-- })
+			rest(ctx, 100*time.Millisecond)
+			return node.Result{}, ctx.Err()
+		}
+		for i := range 50 {
+			b.offer(i, 1)
+		}
+		pass(time.Hour)
+		b.r.effects.mu.Lock()
+		running, queued := b.r.effects.running, len(b.r.effects.queue)
+		b.r.effects.mu.Unlock()
+		if len(b.entries) != 100 || !b.idle() || running != 0 || queued != 0 {
+			t.Errorf("%d entries, %d calls, %d queued", len(b.entries), running, queued)
+		}
+		if most > 4 {
+			t.Errorf("%d calls worked at a time", most)
+		}
+	}, func(o *Options) { o.Memory = 1 << 20; o.MaxNodes = 2 })
+}
+
 // What a task only names is counted before it is fetched: of twenty with 300 KiB each only one, and one more, are here at a time; and what can't be had takes nothing.
 func TestMemoryIsTakenForWhatIsFetched(t *testing.T) {
 	t.Parallel()
