@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN      := bin
 SERVICES := gateway orchestrator worker migrate flowctl
 # As make up builds them: the same source gives the same bytes.
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w'
 
 export FLOW_DATA_DIR ?= /var/lib/flowplatform
 
@@ -56,6 +56,10 @@ bench: ## Load through the front door against what is running; prints a table, w
 chaos: need-go ## Kills and stops parts of what is running, under load, and counts what was lost or done twice. ARGS="--seed 7 --duration 2m"
 	@go run ./scripts/chaos $(ARGS)
 
+.PHONY: demo-scaling
+demo-scaling: need-go ## A burst on what is running: the workers grow and shrink; prints a table, draws a picture. ARGS="--help" for its options
+	@go run ./scripts/demo-scaling $(ARGS)
+
 ##@ Building
 
 .PHONY: build
@@ -74,7 +78,7 @@ lint: check ## The same as check
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: need-go
 need-go:

@@ -50,6 +50,11 @@ variable "worker_count" {
   description = "How many workers to begin with; the autoscaler changes it, for example 2."
 }
 
+variable "worker_slots" {
+  type        = number
+  description = "Executions that a worker runs at once at the most, for example 1000."
+}
+
 job "worker" {
   datacenters = var.datacenters
   type        = "service"
@@ -121,17 +126,18 @@ job "worker" {
       }
 
       env {
-        BIND_ADDRESS     = "${NOMAD_IP_http}"
-        CONSUL_HTTP_ADDR = var.consul_address
-        GATEWAY_URL      = "consul://gateway"
-        LOG_LEVEL        = var.log_level
-        MEMORY_LIMIT_MB  = "1024"
-        METRICS_PORT     = "${NOMAD_PORT_metrics}"
-        NODE_ENV         = var.environment
-        ORCHESTRATOR_URL = "consul://orchestrator"
-        PORT             = "${NOMAD_PORT_http}"
-        WORKER_ID        = "${NOMAD_ALLOC_ID}"
-        WORKER_STATE_DIR = "${NOMAD_ALLOC_DIR}/data"
+        BIND_ADDRESS         = "${NOMAD_IP_http}"
+        CONSUL_HTTP_ADDR     = var.consul_address
+        GATEWAY_URL          = "consul://gateway"
+        LOG_LEVEL            = var.log_level
+        MAX_CONCURRENT_FLOWS = var.worker_slots
+        MEMORY_LIMIT_MB      = "1024"
+        METRICS_PORT         = "${NOMAD_PORT_metrics}"
+        NODE_ENV             = var.environment
+        ORCHESTRATOR_URL     = "consul://orchestrator"
+        PORT                 = "${NOMAD_PORT_http}"
+        WORKER_ID            = "${NOMAD_ALLOC_ID}"
+        WORKER_STATE_DIR     = "${NOMAD_ALLOC_DIR}/data"
       }
 
       artifact {

@@ -11,15 +11,15 @@ client {
   }
 
   # A few files instead of copies of /usr and /etc: a task starts in 0.4 s instead of 4.6 s. Tasks that need the
-  # machine's programs mount the volumes of system.hcl.
+  # machine's programs mount the volumes of system.hcl. Our own programs carry the time zones in them, and read the one
+  # file with all certificates: the directories would be 1,600 copies for each new worker of a burst.
   chroot_env = {
-    "/etc/group"          = "/etc/group"
-    "/etc/hosts"          = "/etc/hosts"
-    "/etc/nsswitch.conf"  = "/etc/nsswitch.conf"
-    "/etc/passwd"         = "/etc/passwd"
-    "/etc/resolv.conf"    = "/etc/resolv.conf"
-    "/etc/ssl/certs"      = "/etc/ssl/certs"
-    "/usr/share/zoneinfo" = "/usr/share/zoneinfo"
+    "/etc/group"                         = "/etc/group"
+    "/etc/hosts"                         = "/etc/hosts"
+    "/etc/nsswitch.conf"                 = "/etc/nsswitch.conf"
+    "/etc/passwd"                        = "/etc/passwd"
+    "/etc/resolv.conf"                   = "/etc/resolv.conf"
+    "/etc/ssl/certs/ca-certificates.crt" = "/etc/ssl/certs/ca-certificates.crt"
   }
 }
 

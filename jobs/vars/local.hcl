@@ -8,3 +8,4 @@ log_level   = "info"
 gateway_count      = 1
 orchestrator_count = 2
 worker_count       = 2
+worker_slots       = 1000

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"flowplatform/scripts/internal/running"
 	"flowplatform/services/e2e/chaos"
 )
 
@@ -51,25 +52,6 @@ func TestParse(t *testing.T) {
 	}
 	if a, err := parse([]string{"--seed", "7"}); err != nil || a.seed != 7 || a.duration != 2*time.Minute {
 		t.Errorf("%+v %v", a, err)
-	}
-}
-
-func TestInGroupOf(t *testing.T) {
-	t.Parallel()
-	for cgroup, want := range map[string]bool{
-		"2:cpu:/nomad/aa-1.worker\n0::/nomad/aa-1.worker\n": true,
-		"0::/nomad.slice/share.slice/aa-1.worker.scope\n":   true,
-		"0::/nomad/aa-12.worker\n":                          false,
-		"0::/nomad/bb-1.worker\n":                           false,
-		"0::/nomad/aa-1.worker/below\n":                     false,
-		"0::/\n":                                            false,
-		"":                                                  false,
-		"1:name=systemd:/aa-1\n0::/user.slice/session-1.scope\n":               false,
-		"12:pids:/system.slice\n1:cpu:/nomad/share/aa-1.postgres\n0::/nomad\n": true,
-	} {
-		if got := inGroupOf(cgroup, "aa-1"); got != want {
-			t.Errorf("%q: %v", cgroup, got)
-		}
 	}
 }
 
@@ -140,7 +122,7 @@ func TestDrillKilledWhileSomethingIsStopped(t *testing.T) {
 // TestAgentPID: a record of a process that is gone, or whose id another has now, names nobody.
 func TestAgentPID(t *testing.T) {
 	t.Parallel()
-	p := &platform{dir: t.TempDir()}
+	p := &platform{&running.Platform{Dir: t.TempDir()}}
 	pid := sleeper(t)
 	ticks, _ := startTicks(pid)
 	for name, record := range map[string]string{
@@ -149,10 +131,10 @@ func TestAgentPID(t *testing.T) {
 		"gone":    `{"pid":4194304,"startTicks":"1"}`,
 		"broken":  `{`,
 	} {
-		if err := os.MkdirAll(filepath.Join(p.dir, "run"), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(p.Dir, "run"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(p.dir, "run", "consul.json"), []byte(record), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(p.Dir, "run", "consul.json"), []byte(record), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		got, err := p.agentPID("consul")
@@ -184,13 +166,13 @@ func TestOthersAreNotTouched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{dir: t.TempDir(), ports: map[string]int{"NOMAD_PORT": number, "CONSUL_PORT": number}, client: nomad.Client()}
+	p := &platform{&running.Platform{Dir: t.TempDir(), Ports: map[string]int{"NOMAD_PORT": number, "CONSUL_PORT": number}, Client: nomad.Client()}}
 	for _, id := range []string{"a", "b", "old"} {
-		if err := os.MkdirAll(filepath.Join(p.dir, "nomad-client", "alloc", id), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(p.Dir, "nomad-client", "alloc", id), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := p.running(t.Context(), "worker")
+	list, err := p.Running(t.Context(), "worker")
 	if err != nil || len(list) != 2 || list[0].ID != "a" || list[1].ID != "b" {
 		t.Errorf("%+v %v", list, err)
 	}

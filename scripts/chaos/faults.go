@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"flowplatform/scripts/internal/running"
 	"flowplatform/services/e2e/chaos"
 )
 
@@ -35,7 +36,7 @@ func (p *platform) breakOne(ctx context.Context, s chaos.Step) (chaos.Broken, er
 		if err != nil {
 			return chaos.Broken{}, err
 		}
-		pids, err := p.processesOf(a)
+		pids, err := p.ProcessesOf(a)
 		if err != nil {
 			return chaos.Broken{}, err
 		}
@@ -51,53 +52,53 @@ func (p *platform) breakOne(ctx context.Context, s chaos.Step) (chaos.Broken, er
 }
 
 // short is an allocation for people.
-func short(a allocation) string { return fmt.Sprintf("%s %.8s", a.Name, a.ID) }
+func short(a running.Allocation) string { return fmt.Sprintf("%s %.8s", a.Name, a.ID) }
 
 // pick waits until an instance of the job runs: an earlier fault may have hit it a moment ago.
-func (p *platform) pick(ctx context.Context, job string, n int) (allocation, error) {
-	return until(ctx, func() (allocation, error) {
-		list, err := p.running(ctx, job)
+func (p *platform) pick(ctx context.Context, job string, n int) (running.Allocation, error) {
+	return until(ctx, func() (running.Allocation, error) {
+		list, err := p.Running(ctx, job)
 		if err != nil {
-			return allocation{}, err
+			return running.Allocation{}, err
 		}
 		if len(list) == 0 {
-			return allocation{}, fmt.Errorf("no %s is running", job)
+			return running.Allocation{}, fmt.Errorf("no %s is running", job)
 		}
 		a := list[n%len(list)]
-		_, err = p.processesOf(a)
+		_, err = p.ProcessesOf(a)
 		return a, err
 	})
 }
 
 // leader finds the orchestrator that holds the lock, once there is one.
-func (p *platform) leader(ctx context.Context) (allocation, error) {
-	return until(ctx, func() (allocation, error) {
+func (p *platform) leader(ctx context.Context) (running.Allocation, error) {
+	return until(ctx, func() (running.Allocation, error) {
 		var entries []struct {
 			Session string
 			Value   []byte
 		}
-		if err := p.consul(ctx, "/v1/kv/"+leaderKey, &entries); err != nil {
-			return allocation{}, fmt.Errorf("find who leads: %w", err)
+		if err := p.Consul(ctx, "/v1/kv/"+leaderKey, &entries); err != nil {
+			return running.Allocation{}, fmt.Errorf("find who leads: %w", err)
 		}
 		var lock struct{ Holder string }
 		if len(entries) == 0 || entries[0].Session == "" || json.Unmarshal(entries[0].Value, &lock) != nil {
-			return allocation{}, errors.New("nobody leads")
+			return running.Allocation{}, errors.New("nobody leads")
 		}
-		list, err := p.running(ctx, "orchestrator")
+		list, err := p.Running(ctx, "orchestrator")
 		if err != nil {
-			return allocation{}, err
+			return running.Allocation{}, err
 		}
-		i := slices.IndexFunc(list, func(a allocation) bool { return a.ID == lock.Holder })
+		i := slices.IndexFunc(list, func(a running.Allocation) bool { return a.ID == lock.Holder })
 		if i < 0 {
-			return allocation{}, fmt.Errorf("%q leads, which is no running allocation of this machine", lock.Holder)
+			return running.Allocation{}, fmt.Errorf("%q leads, which is no running allocation of this machine", lock.Holder)
 		}
-		_, err = p.processesOf(list[i])
+		_, err = p.ProcessesOf(list[i])
 		return list[i], err
 	})
 }
 
 // until asks until there is no error, or the context ends: then it gives the last one that says why.
-func until(ctx context.Context, ask func() (allocation, error)) (allocation, error) {
+func until(ctx context.Context, ask func() (running.Allocation, error)) (running.Allocation, error) {
 	var why error
 	for {
 		a, err := ask()
@@ -117,8 +118,8 @@ func until(ctx context.Context, ask func() (allocation, error)) (allocation, err
 }
 
 // kill ends all processes of an allocation's task at once, as a power cut would. Nomad starts them again.
-func (p *platform) kill(a allocation) (chaos.Broken, error) {
-	pids, err := p.processesOf(a)
+func (p *platform) kill(a running.Allocation) (chaos.Broken, error) {
+	pids, err := p.ProcessesOf(a)
 	if err != nil {
 		return chaos.Broken{What: short(a)}, err
 	}

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"flowplatform/scripts/internal/running"
 	"flowplatform/services/e2e/chaos"
 )
 
@@ -85,11 +86,12 @@ func run(args []string) int {
 
 // drill says whether all promises were kept.
 func drill(ctx context.Context, a arguments) (bool, error) {
-	p, err := openPlatform(os.Getenv)
+	found, err := running.Open(os.Getenv)
 	if err != nil {
 		return false, err
 	}
-	unlock, err := p.lock()
+	p := &platform{found}
+	unlock, err := p.Lock()
 	if err != nil {
 		return false, err
 	}
@@ -99,10 +101,10 @@ func drill(ctx context.Context, a arguments) (bool, error) {
 		return false, err
 	}
 	o := chaos.Options{
-		Server: p.frontDoor(), Seed: a.seed, Duration: a.duration, Calm: 10 * time.Second, Settle: a.settle, Rate: a.rate, Break: p.breakOne,
+		Server: p.FrontDoor(), Seed: a.seed, Duration: a.duration, Calm: 10 * time.Second, Settle: a.settle, Rate: a.rate, Break: p.breakOne,
 		Say: func(format string, args ...any) { fmt.Printf(format+"\n", args...) },
 	}
-	if o.Token, o.Database, err = p.access(ctx); err != nil {
+	if o.Token, o.Database, err = p.Access(ctx); err != nil {
 		return false, err
 	}
 	fmt.Printf("seed %d: %s of load at %g a second through %s\n", a.seed, a.duration, a.rate, o.Server)

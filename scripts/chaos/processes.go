@@ -7,43 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
-
-// processesOf lists the processes of an allocation's tasks: those in its control group.
-func (p *platform) processesOf(a allocation) ([]int, error) {
-	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, file := range groups {
-		b, err := os.ReadFile(file)
-		if err != nil || !inGroupOf(string(b), a.ID) {
-			continue // it ended meanwhile, or is not ours
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	if len(pids) == 0 {
-		return nil, fmt.Errorf("%s (allocation %s) has no process on this machine", a.Name, a.ID)
-	}
-	return pids, nil
-}
-
-// inGroupOf reads a /proc/<pid>/cgroup: does a path end in <allocation>.<task>, with .scope where there is systemd?
-func inGroupOf(cgroup, allocation string) bool {
-	for line := range strings.Lines(cgroup) {
-		last := strings.TrimSpace(line[strings.LastIndex(line, "/")+1:])
-		if id, _, found := strings.Cut(last, "."); found && id == allocation {
-			return true
-		}
-	}
-	return false
-}
 
 // agentPID is the process of an agent that make up started, as it wrote it down. The start time tells it from a later process with the same id.
 func (p *platform) agentPID(name string) (int, error) {
@@ -51,7 +17,7 @@ func (p *platform) agentPID(name string) (int, error) {
 		PID        int    `json:"pid"`
 		StartTicks string `json:"startTicks"`
 	}
-	b, err := os.ReadFile(filepath.Join(p.dir, "run", name+".json"))
+	b, err := os.ReadFile(filepath.Join(p.Dir, "run", name+".json"))
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
