@@ -124,6 +124,7 @@ job "gateway" {
         BIND_ADDRESS         = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR     = var.consul_address
         CREDENTIALS_KEY_FILE = "/secrets/credentials.keys"
+        GOGC                 = "400" # their heaps are small: collections cost more than the memory
         LOG_LEVEL            = var.log_level
         METRICS_PORT         = "${NOMAD_PORT_metrics}"
         NODE_ENV             = var.environment

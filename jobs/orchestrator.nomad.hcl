@@ -127,6 +127,7 @@ job "orchestrator" {
       env {
         BIND_ADDRESS     = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR = var.consul_address
+        GOGC             = "400" # their heaps are small: collections cost more than the memory
         INSTANCE_ID      = "${NOMAD_ALLOC_ID}"
         LOG_LEVEL        = var.log_level
         METRICS_PORT     = "${NOMAD_PORT_metrics}"

@@ -5,6 +5,11 @@ variable "datacenters" {
   description = "Where it may run, for example [\"dc1\"]."
 }
 
+variable "rabbitmq_schedulers" {
+  type        = number
+  description = "Threads that run the broker's code: as many as there are cores where it has a machine to itself; fewer where it shares one, since a second scheduler costs more in hand-overs than it brings, for example 4."
+}
+
 variable "rabbitmq_port" {
   type        = number
   description = "AMQP port on the machine. It stays the same over releases, so that no client has to be told, for example 15671."
@@ -89,6 +94,7 @@ job "rabbitmq" {
 
       env {
         MEMORY_WATERMARK = "768MiB"
+        SCHEDULERS       = "${var.rabbitmq_schedulers}"
         VOLUME           = "/volume"
       }
 

@@ -28,6 +28,6 @@ export RABBITMQ_PID_FILE=/local/rabbitmq.pid
 export RABBITMQ_DIST_PORT="$NOMAD_PORT_dist"
 export ERL_EPMD_PORT="$NOMAD_PORT_epmd"
 export ERL_EPMD_ADDRESS=127.0.0.1
-export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
+export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S $SCHEDULERS:$SCHEDULERS -kernel inet_dist_use_interface {127,0,0,1}"
 
 exec /usr/lib/rabbitmq/bin/rabbitmq-server

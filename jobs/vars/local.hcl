@@ -9,3 +9,6 @@ gateway_count      = 1
 orchestrator_count = 2
 worker_count       = 2
 worker_slots       = 1000
+
+# Two cores for everything.
+rabbitmq_schedulers = 1
