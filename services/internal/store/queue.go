@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -60,23 +62,24 @@ func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, er
 	return out, err
 }
 
-// MarkHanded implements protocol.Store. It takes its locks in the order of ids and leaves out rows that others hold: a mark is never worth a wait.
+// MarkHanded implements protocol.Store. It leaves out rows that others hold: a mark is never worth a wait.
+//
+// There is one statement for each attempt, which is nearly always the first, so that rows are found by their ids alone, whatever the planner believes. Joined
+// with a list of marks, 5,000 of them took 3 to 10 s in a burst of 20,000 while claims changed the same rows, and the claims waited for the locks (make demo-scaling).
 func (db *DB) MarkHanded(ctx context.Context, tasks []protocol.Handed) error {
-	if len(tasks) == 0 {
-		return nil
+	byAttempt := map[int][]protocol.ID{}
+	for _, h := range tasks {
+		byAttempt[h.Attempt] = append(byAttempt[h.Attempt], h.ID)
 	}
-	ids := make([]protocol.ID, len(tasks))
-	attempts := make([]int32, len(tasks))
-	for i, h := range tasks {
-		ids[i], attempts[i] = h.ID, int32(h.Attempt)
+	for _, attempt := range slices.Sorted(maps.Keys(byAttempt)) {
+		ids := byAttempt[attempt]
+		lo, hi := bounds(ids)
+		if _, err := exec(ctx, db, "MarkHanded", `
+			WITH held AS MATERIALIZED (
+				SELECT e.id FROM executions e WHERE e.id = ANY($3) AND e.id BETWEEN $1 AND $2 AND e.state = 'queued' AND e.handed < $4 FOR UPDATE SKIP LOCKED)
+			UPDATE executions e SET handed = $4 WHERE e.id = ANY(ARRAY(SELECT id FROM held)) AND e.id BETWEEN $1 AND $2`, lo, hi, dbIDs(ids), attempt); err != nil {
+			return err
+		}
 	}
-	lo, hi := bounds(ids)
-	_, err := exec(ctx, db, "MarkHanded", `
-		WITH marks AS (SELECT u.id, max(u.attempt) AS attempt FROM unnest($3::uuid[], $4::int[]) AS u (id, attempt) GROUP BY u.id),
-		held AS MATERIALIZED (
-			SELECT e.id, marks.attempt FROM executions e JOIN marks ON marks.id = e.id
-			WHERE e.id BETWEEN $1 AND $2 AND e.state = 'queued' AND e.handed < marks.attempt
-			ORDER BY e.id FOR UPDATE OF e SKIP LOCKED)
-		UPDATE executions e SET handed = held.attempt FROM held WHERE e.id = held.id AND e.id BETWEEN $1 AND $2`, lo, hi, dbIDs(ids), attempts)
-	return err
+	return nil
 }
