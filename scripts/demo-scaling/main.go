@@ -112,7 +112,7 @@ func demo(ctx context.Context, a arguments) (missed []string, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.restore(context.WithoutCancel(ctx))) }()
-	w, err := newWorld()
+	w, err := newWorld(workerOf)
 	if err != nil {
 		return nil, err
 	}

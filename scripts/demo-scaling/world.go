@@ -35,8 +35,9 @@ type caller struct {
 	first, last time.Time
 }
 
-func newWorld() (*world, error) {
-	w := &world{owner: workerOf, keys: map[string]int{}, callers: map[string]*caller{}, unknown: make(chan struct{}, 1), over: make(chan struct{})}
+// newWorld starts it. owner names the allocation of a process.
+func newWorld(owner func(pid int) string) (*world, error) {
+	w := &world{owner: owner, keys: map[string]int{}, callers: map[string]*caller{}, unknown: make(chan struct{}, 1), over: make(chan struct{})}
 	var err error
 	if w.target, err = chaos.NewTarget(w.hold); err != nil {
 		return nil, err
