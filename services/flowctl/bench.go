@@ -12,49 +12,63 @@ import (
 	"strings"
 	"time"
 
-	"flowplatform/services/flowctl/internal/client"
 	"flowplatform/services/flowctl/internal/load"
-	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 )
 
-// benchFlow is the flow of four nodes that the figures are about.
-const benchFlow = `{
-  "name": "%s",
-  "nodes": [
-    {"id": "start", "type": "trigger.manual"},
-    {"id": "first", "type": "data.set", "config": {"values": {"n": "{{ input.n + 1 }}", "name": "{{ input.name }}"}}},
-    {"id": "large", "type": "logic.if", "config": {"condition": "{{ steps.first.output.n > 100 }}"}},
-    {"id": "second", "type": "data.set", "config": {"values": {"n": "{{ steps.first.output.n * 2 }}"}}}
-  ],
-  "edges": [{"from": "start", "to": "first"}, {"from": "first", "to": "large"}, {"from": "large", "port": "true", "to": "second"}]
-}`
-
-const benchInput = `{"input":{"n":123,"name":"a name of some length","tags":["a","b","c"]}}`
-
 type benchCommand struct {
 	Duration    time.Duration `help:"How long the load at full speed lasts." default:"20s"`
-	Connections int           `help:"Connections of the load at full speed." default:"64"`
+	Connections int           `help:"Connections of the load at full speed." default:"256"`
 	Latency     time.Duration `help:"How long each of the two phases at a fixed rate lasts." default:"10s"`
+	Calls       time.Duration `help:"How long the load of flows with two HTTP calls lasts; 0 leaves it out." default:"15s"`
+	Backlog     int           `help:"Executions that are accepted in batches as fast as they go, and then drain; 0 leaves it out." default:"60000"`
+	Delays      int           `help:"Executions that wait for a minute at the same time; 0 leaves it out." default:"10000"`
 	Database    string        `help:"Address of the database, where executions are counted." env:"FLOW_BENCH_DATABASE_URL" placeholder:"URL"`
 	File        string        `help:"Where the figures go, as JSON." default:"bench-results/bench.json"`
 }
 
 // benchReport is what bench writes.
 type benchReport struct {
-	At            time.Time          `json:"at"`
-	Accept        load.Result        `json:"acceptAt300"`
-	EndToEnd      load.Result        `json:"endToEndAt100"`
-	FullSpeed     load.Result        `json:"fullSpeed"`
-	Final         int                `json:"final"`
-	Succeeded     int                `json:"succeeded"`
-	Lost          int                `json:"lost"` // accepted, and not final after the wait
-	DrainSeconds  float64            `json:"drainSeconds"`
-	PerSecond     float64            `json:"executionsPerSecond"` // accepted to final, from the first request to the last end
-	CountedIn     string             `json:"countedIn"`
-	CPUMillis     map[string]float64 `json:"cpuMsPerExecution"`
-	CPUTotal      float64            `json:"cpuMsPerExecutionTotal"`
-	PlatformCores float64            `json:"coresInUse"`
+	At        time.Time     `json:"at"`
+	CountedIn string        `json:"countedIn"`
+	Accept    load.Result   `json:"acceptAt300"`
+	EndToEnd  load.Result   `json:"endToEndAt100"`
+	FullSpeed *benchLoad    `json:"fullSpeed"`
+	Calls     *benchLoad    `json:"twoHTTPCalls,omitempty"`
+	Backlog   *benchBacklog `json:"backlog,omitempty"`
+	Delays    *benchDelays  `json:"delays,omitempty"`
+}
+
+// benchLoad is a load at full speed, from its first request to the end of its last execution.
+type benchLoad struct {
+	load.Result
+	Final        int                `json:"final"`
+	Succeeded    int                `json:"succeeded"`
+	Lost         int                `json:"lost"`         // accepted, and not final after the wait
+	DrainSeconds float64            `json:"drainSeconds"` // from the last answer to the last end
+	PerSecond    float64            `json:"executionsPerSecond"`
+	CPUMillis    map[string]float64 `json:"cpuMsPerExecution"`
+	CPUTotal     float64            `json:"cpuMsPerExecutionTotal"`
+}
+
+// benchBacklog is what was accepted faster than it could be run.
+type benchBacklog struct {
+	Accepted      int     `json:"accepted"`
+	AcceptSeconds float64 `json:"acceptSeconds"`
+	Open          int     `json:"open"` // when the last was accepted
+	DrainSeconds  float64 `json:"drainSeconds"`
+	PerSecond     float64 `json:"drainedPerSecond"` // of the open ones
+	Lost          int     `json:"lost"`
+}
+
+// benchDelays is many executions that wait at the same time.
+type benchDelays struct {
+	Waiting   int                `json:"waiting"` // at the same time, as the database saw it
+	Succeeded int                `json:"succeeded"`
+	Lost      int                `json:"lost"`
+	Seconds   float64            `json:"seconds"` // from the first start to the last end
+	MemoryMB  map[string]float64 `json:"memoryMbBefore"`
+	WaitingMB map[string]float64 `json:"memoryMbWaiting"`
 }
 
 func (b *benchCommand) Run(a *app) error {
@@ -70,113 +84,36 @@ func (b *benchCommand) Run(a *app) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	defer db.Close()
-	var f flowView
-	if _, err := c.Do(a.ctx, "POST", "/flows", fmt.Appendf(nil, benchFlow, "bench "+time.Now().UTC().Format("2006-01-02 15:04:05.000")), &f); err != nil {
-		return err
-	}
 	rep := &benchReport{At: time.Now().UTC(), CountedIn: "postgresql"}
-	if err := b.measure(a, c, db, f.ID, rep); err != nil {
+	if err := (&bench{benchCommand: b, app: a, client: c, db: db}).measure(rep); err != nil {
 		return err
 	}
 	if err := writeReport(b.File, rep); err != nil {
 		return err
 	}
 	if a.json {
-		return a.printJSON(rep)
+		err = a.printJSON(rep)
+	} else {
+		err = rep.print(a, b.File)
 	}
-	return rep.print(a, b.File)
+	if n := rep.lost(); n > 0 {
+		return errors.Join(err, fmt.Errorf("%d executions were accepted and are not final", n))
+	}
+	return err
 }
 
-func (b *benchCommand) measure(a *app, c *client.Client, db *store.DB, flow string, rep *benchReport) error {
-	path := "/flows/" + flow + "/executions"
-	o := load.Options{Server: c.Server, Token: c.Token, Path: path, Body: benchInput}
-	phase := func(name string, o load.Options) (load.Result, error) {
-		fmt.Fprintf(a.errs, "bench: %s, %s …\n", name, o.Duration)
-		return load.Run(a.ctx, name, o)
+func (r *benchReport) lost() int {
+	n := r.FullSpeed.Lost
+	if r.Calls != nil {
+		n += r.Calls.Lost
 	}
-	warm := o
-	warm.Connections, warm.Rate, warm.Duration = 8, 200, 3*time.Second
-	if _, err := phase("warm up", warm); err != nil {
-		return err
+	if r.Backlog != nil {
+		n += r.Backlog.Lost
 	}
-	accept := o
-	accept.Connections, accept.Rate, accept.Duration = 32, 300, b.Latency
-	var err error
-	if rep.Accept, err = phase("accept at 300 a second", accept); err != nil {
-		return err
+	if r.Delays != nil {
+		n += r.Delays.Lost
 	}
-	end := o
-	end.Path, end.Connections, end.Rate, end.Duration = path+"?wait=10s", 32, 100, b.Latency
-	if rep.EndToEnd, err = phase("end to end at 100 a second", end); err != nil {
-		return err
-	}
-	id, err := protocol.ParseID(flow)
-	if err != nil {
-		return err
-	}
-	before, err := settle(a.ctx, db, id, time.Minute)
-	if err != nil {
-		return err
-	}
-	cpu, err := load.ReadCPU()
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
-	full := o
-	full.Connections, full.Duration = b.Connections, b.Duration
-	if rep.FullSpeed, err = phase("full speed", full); err != nil {
-		return err
-	}
-	sent := time.Now()
-	after, err := settle(a.ctx, db, id, 5*time.Minute)
-	if err != nil {
-		return err
-	}
-	rep.DrainSeconds = time.Since(sent).Seconds()
-	used, err := load.ReadCPU()
-	if err != nil {
-		return err
-	}
-	rep.Final, rep.Succeeded = after.final-before.final, after.succeeded-before.succeeded
-	rep.Lost = rep.FullSpeed.Accepted - rep.Final
-	rep.PerSecond = float64(rep.Final) / time.Since(begun).Seconds()
-	rep.CPUMillis = used.Since(cpu, rep.Final)
-	for _, ms := range rep.CPUMillis {
-		rep.CPUTotal += ms
-	}
-	rep.PlatformCores = rep.CPUTotal / 1000 * float64(rep.Final) / time.Since(begun).Seconds()
-	return nil
-}
-
-type counted struct{ open, final, succeeded int }
-
-// settle counts the flow's executions until none is open any more.
-func settle(ctx context.Context, db *store.DB, flow protocol.ID, limit time.Duration) (counted, error) {
-	until := time.Now().Add(limit)
-	for {
-		states, err := db.CountStates(ctx, flow)
-		if err != nil {
-			return counted{}, fmt.Errorf("bench: count: %w", err)
-		}
-		var n counted
-		for state, count := range states {
-			if state.Final() {
-				n.final += count
-			} else {
-				n.open += count
-			}
-		}
-		n.succeeded = states[protocol.Succeeded]
-		if n.open == 0 || time.Now().After(until) {
-			return n, nil
-		}
-		select {
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return n
 }
 
 func writeReport(path string, v any) error {
@@ -191,34 +128,57 @@ func writeReport(path string, v any) error {
 }
 
 func (r *benchReport) print(a *app, file string) error {
-	ms := func(p load.Percentiles) []string {
-		return []string{fmt.Sprintf("%.1f", p.P50), fmt.Sprintf("%.1f", p.P95), fmt.Sprintf("%.1f", p.P99), fmt.Sprintf("%.1f", p.Max)}
+	phases := []load.Result{r.Accept, r.EndToEnd, r.FullSpeed.Result}
+	if r.Calls != nil {
+		phases = append(phases, r.Calls.Result)
 	}
 	var rows [][]string
-	for _, p := range []load.Result{r.Accept, r.EndToEnd, r.FullSpeed} {
-		rows = append(rows, slices.Concat([]string{p.Phase, fmt.Sprint(p.Requests), fmt.Sprint(p.Errors)}, ms(p.Latency)))
+	for _, p := range phases {
+		rows = append(rows, []string{p.Phase, fmt.Sprint(p.Requests), fmt.Sprint(p.Errors),
+			fmt.Sprintf("%.1f", p.Latency.P50), fmt.Sprintf("%.1f", p.Latency.P95), fmt.Sprintf("%.1f", p.Latency.P99), fmt.Sprintf("%.1f", p.Latency.Max)})
 	}
 	if err := a.table([]string{"PHASE", "REQUESTS", "ERRORS", "P50 MS", "P95 MS", "P99 MS", "MAX MS"}, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "\n%.0f executions a second, accepted to final: %d accepted in %.1f s, %d final (%d succeeded), %d lost; the last ended %.1f s after the last request (counted in PostgreSQL)\n\n",
-		r.PerSecond, r.FullSpeed.Accepted, r.FullSpeed.Seconds, r.Final, r.Succeeded, r.Lost, r.DrainSeconds)
-	rows = nil
-	for _, name := range slices.SortedFunc(maps.Keys(r.CPUMillis), func(x, y string) int { return strings.Compare(x, y) }) {
-		rows = append(rows, []string{name, fmt.Sprintf("%.3f", r.CPUMillis[name])})
+	fmt.Fprintln(a.out)
+	for _, l := range []*benchLoad{r.FullSpeed, r.Calls} {
+		if l != nil {
+			fmt.Fprintf(a.out, "%s: %.0f executions a second, accepted to final; %d accepted in %.1f s, %d final (%d succeeded), %d lost; the last ended %.1f s after the last answer\n",
+				l.Phase, l.PerSecond, l.Accepted, l.Seconds, l.Final, l.Succeeded, l.Lost, l.DrainSeconds)
+		}
 	}
-	rows = append(rows, []string{"all", fmt.Sprintf("%.3f", r.CPUTotal)})
-	if err := a.table([]string{"PROCESS", "CPU MS PER EXECUTION"}, rows); err != nil {
+	if l := r.Backlog; l != nil {
+		fmt.Fprintf(a.out, "backlog: %d accepted in %.1f s, %d of them still open; these drained in %.1f s, %.0f a second, %d lost\n", l.Accepted, l.AcceptSeconds, l.Open, l.DrainSeconds, l.PerSecond, l.Lost)
+	}
+	if d := r.Delays; d != nil {
+		fmt.Fprintf(a.out, "delays: %d waited at the same time, %d succeeded, %d lost, in %.1f s; memory before and while they waited, MiB: worker %.0f and %.0f, orchestrator %.0f and %.0f\n",
+			d.Waiting, d.Succeeded, d.Lost, d.Seconds, d.MemoryMB["worker"], d.WaitingMB["worker"], d.MemoryMB["orchestrator"], d.WaitingMB["orchestrator"])
+	}
+	fmt.Fprintln(a.out, "\n(counted in PostgreSQL)")
+	fmt.Fprintln(a.out)
+	rows = nil
+	for _, name := range slices.SortedFunc(maps.Keys(r.FullSpeed.CPUMillis), strings.Compare) {
+		rows = append(rows, []string{name, fmt.Sprintf("%.3f", r.FullSpeed.CPUMillis[name])})
+	}
+	rows = append(rows, []string{"all", fmt.Sprintf("%.3f", r.FullSpeed.CPUTotal)})
+	if err := a.table([]string{"PROCESS", "CPU MS PER EXECUTION AT FULL SPEED"}, rows); err != nil {
 		return err
 	}
-	for _, p := range []load.Result{r.Accept, r.EndToEnd, r.FullSpeed} {
+	for _, p := range phases {
 		if p.FirstFail != "" {
 			fmt.Fprintf(a.out, "\n%s: first error: %s\n", p.Phase, p.FirstFail)
 		}
 	}
 	fmt.Fprintf(a.out, "\nFigures as JSON: %s\n", file)
-	if r.Lost > 0 {
-		return fmt.Errorf("%d executions were accepted and are not final", r.Lost)
-	}
 	return nil
+}
+
+// rest waits, unless ctx ends first.
+func rest(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }

@@ -19,13 +19,37 @@ var programs = map[string]string{
 
 const ticksPerSecond = 100 // USER_HZ, the same on every Linux that Go runs on
 
+// Fields of /proc/<pid>/stat behind the name, by proc(5), from 0.
+const (
+	fieldUser     = 11
+	fieldSystem   = 12
+	fieldResident = 21
+)
+
 // ReadCPU sums what the platform's processes have used.
 func ReadCPU() (CPU, error) {
+	out := CPU{}
+	err := each(func(name string, number func(field int) float64) {
+		out[name] += (number(fieldUser) + number(fieldSystem)) / ticksPerSecond
+	})
+	return out, err
+}
+
+// ReadMemory gives the resident MiB of the platform's processes, by program. Pages that processes share count in each of them.
+func ReadMemory() (map[string]float64, error) {
+	out := map[string]float64{}
+	err := each(func(name string, number func(field int) float64) {
+		out[name] += number(fieldResident) * float64(os.Getpagesize()) / (1 << 20)
+	})
+	return out, err
+}
+
+// each calls f for every process of a program of the platform.
+func each(f func(name string, number func(field int) float64)) error {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := CPU{}
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -34,22 +58,22 @@ func ReadCPU() (CPU, error) {
 		s := string(b)
 		open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
 		if open < 0 || end < open {
-			return nil, fmt.Errorf("%s: not as proc(5) says", path)
+			return fmt.Errorf("%s: not as proc(5) says", path)
 		}
 		name, ok := programs[s[open+1:end]]
 		if !ok {
 			continue
 		}
-		f := strings.Fields(s[end+1:])
-		for _, i := range []int{11, 12} { // utime, stime
-			n, err := strconv.ParseFloat(f[i], 64)
+		fields := strings.Fields(s[end+1:])
+		f(name, func(field int) float64 {
+			n, err := strconv.ParseFloat(fields[field], 64)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
+				return 0
 			}
-			out[name] += n / ticksPerSecond
-		}
+			return n
+		})
 	}
-	return out, nil
+	return nil
 }
 
 // Since gives milliseconds by program for each of n executions.
