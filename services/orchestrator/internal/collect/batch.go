@@ -16,8 +16,9 @@ const (
 	batchEntries = 512
 	// batchWindow is how long a batch waits for company.
 	batchWindow = 2 * time.Millisecond
-	// idle is the pause after which the first message goes at once.
-	idle = 5 * batchWindow
+	// idle is the pause after which the first message goes at once. At 100 a second most go at once, and under load the commit before gathers more
+	// than any window.
+	idle = batchWindow
 )
 
 // batch is what one transaction takes: whole messages, in the order of the queue.
