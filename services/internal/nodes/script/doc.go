@@ -1,6 +1,6 @@
 // Package script runs JavaScript for data.code, in processes of its own.
 //
-// QuickJS bounds memory and stack, and can be interrupted between its instructions, but not within a built-in that works for hours on a value that shares parts
+// QuickJS bounds memory and stack, and can be interrupted between its instructions, but not within a built-in that works for long on a value that shares parts
 // (JSON.stringify of a list that holds itself twice, forty levels deep), and a goroutine can't be killed. So a Host keeps a few child processes, hands each one
 // script at a time and kills the one that doesn't answer in time. A child has an empty environment, no files but its pipes, a limit on its memory that the kernel keeps, and is the first to
 // go when the machine has none left. Every script gets a virtual machine of its own: nothing of it is left for the next one.
