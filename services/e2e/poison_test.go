@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -38,7 +37,8 @@ func killer(t *testing.T, p *platform) *target {
 // Poison of every kind among 1,000 innocents: each ends in the dead letters with its reason, and nothing else stops. A node that panics is no poison: its step
 // fails (TestFailuresOfNodes of the runner), and the worker lives.
 func TestMQ7_PoisonAmongInnocents(t *testing.T) {
-	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: 20})
+	const slots = 20
+	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: slots})
 	w := killer(t, p)
 	innocents := p.createFlow(w.chain("Innocents", "one"))
 	deadly := p.createFlow(w.chain("Kills its worker", "poison"))
@@ -69,7 +69,9 @@ func TestMQ7_PoisonAmongInnocents(t *testing.T) {
 		}
 		return nil
 	})
-	// A task whose flow is unknown ends its execution, which nobody knows either: that report is parked too.
+	// A task whose flow is unknown ends its execution, which nobody knows either: that report is parked too. What was parked and not yet acknowledged
+	// when the poison killed the worker comes again and is parked again: none is missing, and each death repeats at most what the slots held.
+	const most = 5 * slots
 	want := map[string]int{"task unparseable": 4 * kinds, "task version-not-found": kinds, "report unknown-execution": kinds, "execution poison": 1}
 	testkit.Eventually(t, 20*time.Second, "all poison is in the dead letters", func() error {
 		got := map[string]int{}
@@ -83,8 +85,15 @@ func TestMQ7_PoisonAmongInnocents(t *testing.T) {
 		for _, g := range list.Groups {
 			got[g.Kind+" "+g.Reason] += g.Count
 		}
-		if !maps.Equal(got, want) {
-			return fmt.Errorf("%v, want %v", got, want)
+		for letter, n := range want {
+			again := got[letter] - n
+			if again < 0 || again > most || letter == "execution poison" && again != 0 {
+				return fmt.Errorf("%v, want %v", got, want)
+			}
+			delete(got, letter)
+		}
+		if len(got) > 0 {
+			return fmt.Errorf("unexpected: %v", got)
 		}
 		return nil
 	})
