@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -37,19 +38,28 @@ func killer(t *testing.T, p *platform) *target {
 // Poison of every kind among 1,000 innocents: each ends in the dead letters with its reason, and nothing else stops. A node that panics is no poison: its step
 // fails (TestFailuresOfNodes of the runner), and the worker lives.
 func TestMQ7_PoisonAmongInnocents(t *testing.T) {
-	const slots = 20
-	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: slots})
+	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: 20})
 	w := killer(t, p)
 	innocents := p.createFlow(w.chain("Innocents", "one"))
 	deadly := p.createFlow(w.chain("Kills its worker", "poison"))
 
 	const half, kinds = 500, 25
 	begun := time.Now()
-	p.acceptAll(innocents, half)
+	p.acceptAll(innocents, half/2)
 	poison := p.accept(deadly, map[string]any{"i": 0})
 	if poison == "" {
 		t.Fatal("the poison was not accepted")
 	}
+	// Half of the innocents meet the deaths, the other half what can't be read: a letter that is parked when its worker dies may be parked twice
+	// (docs/guarantees.md), and these are counted to the last.
+	p.acceptAll(innocents, half/2)
+	testkit.Eventually(t, 50*time.Second, "the poison is given up", func() error {
+		var e execution
+		if p.api("GET", "/executions/"+poison, nil, &e); e.Status != "failed" {
+			return fmt.Errorf("%+v", e)
+		}
+		return nil
+	})
 	wrong := publisher(t, p)
 	for i := range kinds {
 		wrong.task(t, `{"v":1,"id":`, 0)                                                                                                                     // broken JSON
@@ -62,16 +72,7 @@ func TestMQ7_PoisonAmongInnocents(t *testing.T) {
 	}
 	p.allSucceed(innocents, 2*half, 50*time.Second)
 	took := time.Since(begun)
-	testkit.Eventually(t, 30*time.Second, "the poison is given up", func() error {
-		var e execution
-		if p.api("GET", "/executions/"+poison, nil, &e); e.Status != "failed" {
-			return fmt.Errorf("%+v", e)
-		}
-		return nil
-	})
-	// A task whose flow is unknown ends its execution, which nobody knows either: that report is parked too. What was parked and not yet acknowledged
-	// when the poison killed the worker comes again and is parked again: none is missing, and each death repeats at most what the slots held.
-	const most = 5 * slots
+	// A task whose flow is unknown ends its execution, which nobody knows either: that report is parked too.
 	want := map[string]int{"task unparseable": 4 * kinds, "task version-not-found": kinds, "report unknown-execution": kinds, "execution poison": 1}
 	testkit.Eventually(t, 20*time.Second, "all poison is in the dead letters", func() error {
 		got := map[string]int{}
@@ -85,15 +86,8 @@ func TestMQ7_PoisonAmongInnocents(t *testing.T) {
 		for _, g := range list.Groups {
 			got[g.Kind+" "+g.Reason] += g.Count
 		}
-		for letter, n := range want {
-			again := got[letter] - n
-			if again < 0 || again > most || letter == "execution poison" && again != 0 {
-				return fmt.Errorf("%v, want %v", got, want)
-			}
-			delete(got, letter)
-		}
-		if len(got) > 0 {
-			return fmt.Errorf("unexpected: %v", got)
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("%v, want %v", got, want)
 		}
 		return nil
 	})
