@@ -213,18 +213,9 @@ func (a *App) start(ctx context.Context) error {
 		Handler: a.api.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(a.component("http").Handler(), slog.LevelDebug),
 	}
-	go func() {
-		if err := srv.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("the API server ended", "error", err)
-		}
-	}()
+	served := lifecycle.Serve(srv, lis, func(err error) { a.log.Error("the API server ended", "error", err) })
 	// Requests that wait are let finish: the job gives a gateway 75 seconds to end.
-	a.stack.PushBounded("API server", wait.Max+5*time.Second, func(ctx context.Context) error {
-		if err := srv.Shutdown(ctx); err != nil {
-			return errors.Join(err, srv.Close())
-		}
-		return nil
-	})
+	a.stack.PushBounded("API server", wait.Max+5*time.Second, served.Shutdown)
 	a.log.Info("listening", "api", lis.Addr().String())
 	return nil
 }

@@ -4,20 +4,20 @@ package telemetry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"flowplatform/services/internal/lifecycle"
 )
 
 // Logger writes JSON lines to w from the level on: debug, info, warn, error.
@@ -147,7 +147,7 @@ func (h *Health) Readyz(w http.ResponseWriter, r *http.Request) {
 
 // MetricsServer serves /metrics, /healthz and /readyz on a listener of its own.
 type MetricsServer struct {
-	srv *http.Server
+	*lifecycle.Server
 	lis net.Listener
 }
 
@@ -161,17 +161,9 @@ func ServeMetrics(address string, reg *prometheus.Registry, h *Health, log *slog
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", h.Healthz)
 	mux.HandleFunc("GET /readyz", h.Readyz)
-	m := &MetricsServer{lis: lis, srv: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second}}
-	go func() {
-		if err := m.srv.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) && !strings.Contains(err.Error(), "use of closed") {
-			log.Error("metrics server ended", "error", err)
-		}
-	}()
-	return m, nil
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second}
+	return &MetricsServer{lifecycle.Serve(srv, lis, func(err error) { log.Error("metrics server ended", "error", err) }), lis}, nil
 }
 
 // Addr is where it listens.
 func (m *MetricsServer) Addr() string { return m.lis.Addr().String() }
-
-// Shutdown stops it.
-func (m *MetricsServer) Shutdown(ctx context.Context) error { return m.srv.Shutdown(ctx) }

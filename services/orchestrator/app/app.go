@@ -189,17 +189,8 @@ func (a *App) serve(name, address, variable string, h http.Handler) (net.Listene
 		return nil, fmt.Errorf("%s: %w (%s moves it)", name, err, variable)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.component("http").Handler(), slog.LevelDebug)}
-	go func() {
-		if err := srv.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("a server ended", "server", name, "error", err)
-		}
-	}()
-	a.stack.PushBounded(name+" server", 2*time.Second, func(ctx context.Context) error {
-		if err := srv.Shutdown(ctx); err != nil {
-			return errors.Join(err, srv.Close())
-		}
-		return nil
-	})
+	served := lifecycle.Serve(srv, lis, func(err error) { a.log.Error("a server ended", "server", name, "error", err) })
+	a.stack.PushBounded(name+" server", 2*time.Second, served.Shutdown)
 	return lis, nil
 }
 

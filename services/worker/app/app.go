@@ -239,12 +239,8 @@ func (a *App) start() error {
 	}
 	a.listener = lis
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
-	go func() {
-		if err := srv.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("the probes' server ended", "error", err)
-		}
-	}()
-	a.stack.PushBounded("probes", 2*time.Second, srv.Shutdown)
+	served := lifecycle.Serve(srv, lis, func(err error) { a.log.Error("the probes' server ended", "error", err) })
+	a.stack.PushBounded("probes", 2*time.Second, served.Shutdown)
 	a.runner.Start()
 	a.wg.Go(func() { a.directory.Run(a.ctx) })
 	a.wg.Go(func() { a.gateways.Run(a.ctx) })
