@@ -39,7 +39,7 @@ func Requeue(ctx context.Context, tx Tx, ids []ID) (Outcome, map[ID]State, error
 		switch {
 		case r.requeue(b.now):
 			b.take(r, effect{handOut: true, result: &FinalResult{ID: id}}) // the error of before is no result any more
-		case r.State == Queued && r.Hold == "":
+		case r.State == Queued && !r.Held():
 			b.out.HandOut = append(b.out.HandOut, id)
 		}
 	}

@@ -30,7 +30,7 @@ const (
 // Row is the part of an execution that the rules read and write: the truth that everything is compared with.
 type Row struct {
 	ID         ID
-	Flow       ID // never changes, like Shard, Parent, Priority and Pool
+	Flow       ID // never changes, like Shard, Parent and Priority
 	State      State
 	Attempt    int    // hand-outs so far, from 1; fences everything an older one still sends
 	Seq        int    // of the last report applied in this attempt
@@ -38,17 +38,23 @@ type Row struct {
 	Run        int64  // number that the owner drew for its delivery; zero: none
 	Handed     int    // highest attempt whose task the broker has confirmed
 	Shard      int    // report queue, fixed at accept
-	Hold       string // why it must not be handed out now ("" : it may)
+	Hold       string // what of flow control it waits for before it may be handed out ("": nothing)
+	Paused     string // who paused it, and why ("": nobody)
+	Limited    bool   // flow control has rows of it: its end frees them. Fixed at accept
+	Undoes     bool   // its flow has compensations: a cancel lets them run before it ends. Fixed at accept
 	Cancel     State  // "" or what it shall end as (Cancelled, TimedOut) when its owner lets go
 	Deaths     int    // sessions that died while owning it
 	Retries    int    // by users
 	Parent     ID
 	Priority   string
-	Pool       string
+	Pool       string    // whose queue it is in, or was in last
 	QueuedAt   time.Time // database's clock
 	StartedAt  time.Time
 	FinishedAt time.Time
 }
+
+// Held tells whether it must not be handed out now.
+func (r *Row) Held() bool { return r.Hold != "" || r.Paused != "" }
 
 // Value is a JSON value as it is stored and sent. Data is the value's JSON under CodecJSON; nil is "no value", which is not JSON null.
 // Values over MaxInline bytes travel by reference: Ref is then the SHA-256 (hex) and Data is nil.

@@ -39,7 +39,7 @@ func (r *Row) claim(c Claim, alive bool, now time.Time) Answer {
 	switch {
 	case r.State == Running && r.Owner == c.Session && r.Run == c.Run: // the answer to an earlier ask was lost
 		return Granted
-	case r.State == Queued && r.Owner.IsZero() && r.Cancel == "" && r.Hold == "":
+	case r.State == Queued && r.Owner.IsZero() && r.Cancel == "" && !r.Held():
 		r.State, r.Owner, r.Run = Running, c.Session, c.Run
 		if r.StartedAt.IsZero() {
 			r.StartedAt = now

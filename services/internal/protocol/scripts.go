@@ -85,7 +85,7 @@ func (b *batch) write(ctx context.Context, tx Tx) error {
 		r := b.rows[id]
 		b.changes.Rows = append(b.changes.Rows, *r)
 		b.out.News = append(b.out.News, News{Execution: r.ID, Flow: r.Flow, State: r.State, Attempt: r.Attempt, At: b.now})
-		if r.State == Queued && r.Handed < r.Attempt && r.Hold == "" {
+		if r.State == Queued && r.Handed < r.Attempt && !r.Held() {
 			b.out.HandOut = append(b.out.HandOut, id)
 		}
 	}

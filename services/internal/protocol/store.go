@@ -25,7 +25,7 @@ type Store interface {
 	Tasks(ctx context.Context, ids []ID) ([]Task, error)
 	// MarkHanded raises handed to the attempts given, for rows that are still queued; rows locked by others are left out.
 	MarkHanded(ctx context.Context, tasks []Handed) error
-	// Unhanded lists rows queued for at least age (database's clock) without hold and with handed < attempt, oldest first.
+	// Unhanded lists rows queued for at least age (database's clock) that are not held and have handed < attempt, oldest first.
 	Unhanded(ctx context.Context, age time.Duration, limit int) ([]ID, error)
 	// DueWaits lists open waits of waiting executions that are due within the horizon, soonest first, with the database's clock.
 	DueWaits(ctx context.Context, horizon time.Duration, limit int) (waits []OpenWait, now time.Time, err error)

@@ -39,7 +39,10 @@ type NewExecution struct {
 	ReplayOf       protocol.ID
 	Parent         protocol.ID
 	Root           protocol.ID
-	Hold           string // why it must not be handed out yet
+	Hold           string // what of flow control it waits for before it may be handed out
+	Paused         string // who paused it before it began, and why
+	Limited        bool   // protocol.Row.Limited
+	Undoes         bool   // protocol.Row.Undoes
 	CreatedAt      time.Time
 	IdempotencyKey IdempotencyKey
 }
@@ -94,7 +97,7 @@ func (db *DB) InsertExecutions(ctx context.Context, rows []NewExecution) ([]Inse
 
 // check refuses texts that PostgreSQL would refuse, for this row alone: they would take the whole batch with them.
 func (e *NewExecution) check() error {
-	for _, s := range []string{e.Pool, e.Priority, e.Trigger, e.Client, e.Hold, e.IdempotencyKey.Scope, e.IdempotencyKey.Key} {
+	for _, s := range []string{e.Pool, e.Priority, e.Trigger, e.Client, e.Hold, e.Paused, e.IdempotencyKey.Scope, e.IdempotencyKey.Key} {
 		if !storable(s) {
 			return fmt.Errorf("store.InsertExecutions: %q: %w", s, protocol.ErrData)
 		}
@@ -109,23 +112,23 @@ func (e *NewExecution) check() error {
 
 func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-const insertColumns = `id, project_id, flow_id, flow_version, shard, pool, priority, trigger, client, labels, input, input_ref, input_size, deadline, replay_of, parent_id, root_id, hold, created_at, idempotency_key`
+const insertColumns = `id, project_id, flow_id, flow_version, shard, pool, priority, trigger, client, labels, input, input_ref, input_size, deadline, replay_of, parent_id, root_id, hold, paused, limited, undoes, created_at, idempotency_key`
 
 const insertSelect = `
 	SELECT u.id, u.project, u.flow, u.version, u.shard, u.pool, u.priority, u.trigger, u.client, u.labels::jsonb, u.input, u.input_ref, u.input_size, u.deadline, u.replay_of, u.parent, u.root,
-		u.hold, coalesce(u.created_at, clock_timestamp()), u.key, (SELECT pg_current_xact_id()::text::bigint)
+		u.hold, u.paused, u.limited, u.undoes, coalesce(u.created_at, clock_timestamp()), u.key, (SELECT pg_current_xact_id()::text::bigint)
 	FROM `
 
 const insertUnnest = `unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::timestamptz[],
-		$13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::timestamptz[], $18::text[], $19::bytea[], $20::int[]`
+		$13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::timestamptz[], $18::text[], $19::bytea[], $20::int[], $21::text[], $22::bool[], $23::bool[]`
 
-const insertNames = `(id, project, flow, version, shard, pool, priority, trigger, client, labels, input, deadline, replay_of, parent, root, hold, created_at, key, input_ref, input_size`
+const insertNames = `(id, project, flow, version, shard, pool, priority, trigger, client, labels, input, deadline, replay_of, parent, root, hold, created_at, key, input_ref, input_size, paused, limited, undoes`
 
 const insertPlainSQL = `INSERT INTO executions (` + insertColumns + `, queued_tx)` + insertSelect + insertUnnest + `) AS u ` + insertNames + `) RETURNING id`
 
 // Keys first, in the order of their text, so that two batches with the same keys don't block each other; then the executions whose key is new.
 const insertKeysSQL = `
-	WITH u AS MATERIALIZED (SELECT * FROM ` + insertUnnest + `, $21::text[], $22::bytea[]) AS u ` + insertNames + `, scope, hash)),
+	WITH u AS MATERIALIZED (SELECT * FROM ` + insertUnnest + `, $24::text[], $25::bytea[]) AS u ` + insertNames + `, scope, hash)),
 	k AS (
 		INSERT INTO idempotency_keys (scope, key, body_hash, execution_id)
 		SELECT u.scope, u.key, u.hash, u.id FROM u WHERE u.key <> '' ORDER BY u.scope, u.key
@@ -141,7 +144,8 @@ func insertArgs(rows []*NewExecution) (args []any, large []Payload) {
 	replays, parents, roots := make([]protocol.ID, n), make([]protocol.ID, n), make([]protocol.ID, n)
 	versions, shards := make([]int32, n), make([]int32, n)
 	pools, priorities, triggers, clients := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	labels, holds, keys := make([]string, n), make([]string, n), make([]string, n)
+	labels, holds, keys, paused := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	limited, undoes := make([]bool, n), make([]bool, n)
 	inputs, refs, sizes := make([][]byte, n), make([][]byte, n), make([]int32, n)
 	deadlines, created := make(times, n), make(times, n)
 	for i, e := range rows {
@@ -149,6 +153,7 @@ func insertArgs(rows []*NewExecution) (args []any, large []Payload) {
 		replays[i], parents[i], roots[i] = e.ReplayOf, e.Parent, e.Root
 		versions[i], shards[i] = int32(e.Version), int32(e.Shard)
 		pools[i], triggers[i], clients[i], holds[i], keys[i] = e.Pool, e.Trigger, e.Client, e.Hold, e.IdempotencyKey.Key
+		paused[i], limited[i], undoes[i] = e.Paused, e.Limited, e.Undoes
 		priorities[i] = e.Priority
 		if e.Priority == "" {
 			priorities[i] = "normal"
@@ -167,7 +172,7 @@ func insertArgs(rows []*NewExecution) (args []any, large []Payload) {
 		}
 		deadlines[i], created[i] = at(e.Deadline), at(e.CreatedAt)
 	}
-	return []any{dbIDs(ids), dbIDs(projects), dbIDs(flows), versions, shards, pools, priorities, triggers, clients, labels, inputs, deadlines, dbIDs(replays), dbIDs(parents), dbIDs(roots), holds, created, keys, refs, sizes}, large
+	return []any{dbIDs(ids), dbIDs(projects), dbIDs(flows), versions, shards, pools, priorities, triggers, clients, labels, inputs, deadlines, dbIDs(replays), dbIDs(parents), dbIDs(roots), holds, created, keys, refs, sizes, paused, limited, undoes}, large
 }
 
 func keyArgs(rows []*NewExecution) []any {

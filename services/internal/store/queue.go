@@ -27,7 +27,7 @@ func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, er
 				CASE WHEN e.attempt = 1 AND e.seq = 0 THEN NULL ELSE
 					(SELECT array_agg(r.events ORDER BY r.attempt, r.seq) FROM reports r WHERE r.execution_id = e.id) END
 			FROM executions e
-			WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3 AND e.state = 'queued' AND e.hold = '' AND e.owner IS NULL
+			WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3 AND e.state = 'queued' AND e.hold = '' AND e.paused = '' AND e.owner IS NULL
 			ORDER BY e.id`, dbIDs(ids), lo, hi)
 		if err != nil {
 			return err

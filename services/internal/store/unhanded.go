@@ -36,7 +36,7 @@ type unhandedScan struct {
 // maxRemembered bounds the memory; beyond it the cursor stands until some are handed.
 const maxRemembered = 20000
 
-const unhandedWhere = `e.state = 'queued' AND e.hold = '' AND e.handed < e.attempt`
+const unhandedWhere = `e.state = 'queued' AND e.hold = '' AND e.paused = '' AND e.handed < e.attempt`
 
 type unhandedRow struct {
 	id  protocol.ID

@@ -100,42 +100,42 @@ func endedWithWaits(rows []protocol.Row) []protocol.ID {
 
 // queued_tx is set wherever a row is (still) queued and not before: see Unhanded. Columns that don't change their value keep the update HOT.
 const updateRowsSQL = `
-UPDATE executions e SET state = u.state, attempt = u.attempt, seq = u.seq, owner = u.owner, run = u.run, handed = u.handed, hold = u.hold, cancel = u.cancel,
+UPDATE executions e SET state = u.state, attempt = u.attempt, seq = u.seq, owner = u.owner, run = u.run, handed = u.handed, hold = u.hold, paused = u.paused, pool = u.pool, cancel = u.cancel,
 	deaths = u.deaths, retries = u.retries, queued_at = u.queued_at, started_at = u.started_at, finished_at = u.finished_at,
 	queued_tx = CASE WHEN u.state = 'queued' THEN (SELECT pg_current_xact_id()::text::bigint) ELSE e.queued_tx END`
 
 // The rows are named twice. By the join alone all partitions would be looked into; and by a range, instead of the list, the planner counts on
 // few rows when its statistics are older than they are, and loops over all of u for each.
 const updateRowsFrom = `
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::uuid[], $6::bigint[], $7::int[], $8::text[], $9::text[], $10::int[], $11::int[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[]`
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::uuid[], $6::bigint[], $7::int[], $8::text[], $9::text[], $10::text[], $11::text[], $12::int[], $13::int[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[]`
 
 const updatePlainSQL = updateRowsSQL + updateRowsFrom + `)
-	AS u (id, state, attempt, seq, owner, run, handed, hold, cancel, deaths, retries, queued_at, started_at, finished_at)
+	AS u (id, state, attempt, seq, owner, run, handed, hold, paused, pool, cancel, deaths, retries, queued_at, started_at, finished_at)
 WHERE e.id = u.id AND e.id = ANY($1)`
 
 const updateFinalSQL = updateRowsSQL + `,
 	output = CASE WHEN u.ended THEN u.output ELSE e.output END, output_size = CASE WHEN u.ended THEN u.output_size ELSE e.output_size END,
 	output_ref = CASE WHEN u.ended THEN u.output_ref ELSE e.output_ref END,
-	error = CASE WHEN u.ended THEN u.error ELSE e.error END` + updateRowsFrom + `, $15::bool[], $16::bytea[], $17::bytea[], $18::bytea[], $19::int[])
-	AS u (id, state, attempt, seq, owner, run, handed, hold, cancel, deaths, retries, queued_at, started_at, finished_at, ended, output, error, output_ref, output_size)
+	error = CASE WHEN u.ended THEN u.error ELSE e.error END` + updateRowsFrom + `, $17::bool[], $18::bytea[], $19::bytea[], $20::bytea[], $21::int[])
+	AS u (id, state, attempt, seq, owner, run, handed, hold, paused, pool, cancel, deaths, retries, queued_at, started_at, finished_at, ended, output, error, output_ref, output_size)
 WHERE e.id = u.id AND e.id = ANY($1)`
 
 func updateRows(rows []protocol.Row, results []protocol.FinalResult) (statement, error) {
 	n := len(rows)
 	ids := make([]protocol.ID, n)
 	owners := make([]protocol.ID, n)
-	state, hold, cancel := make([]string, n), make([]string, n), make([]string, n)
+	state, hold, paused, pool, cancel := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	attempt, seq, handed, deaths, retries := make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n)
 	run := make([]int64, n)
 	queued, started, finished := make(times, n), make(times, n), make(times, n)
 	for i := range rows {
 		r := &rows[i]
 		ids[i], owners[i], run[i] = r.ID, r.Owner, r.Run
-		state[i], hold[i], cancel[i] = string(r.State), r.Hold, string(r.Cancel)
+		state[i], hold[i], paused[i], pool[i], cancel[i] = string(r.State), r.Hold, r.Paused, r.Pool, string(r.Cancel)
 		attempt[i], seq[i], handed[i], deaths[i], retries[i] = int32(r.Attempt), int32(r.Seq), int32(r.Handed), int32(r.Deaths), int32(r.Retries)
 		queued[i], started[i], finished[i] = at(r.QueuedAt), at(r.StartedAt), at(r.FinishedAt)
 	}
-	st := statement{updatePlainSQL, []any{dbIDs(ids), state, attempt, seq, dbIDs(owners), run, handed, hold, cancel, deaths, retries, queued, started, finished}, n, "executions"}
+	st := statement{updatePlainSQL, []any{dbIDs(ids), state, attempt, seq, dbIDs(owners), run, handed, hold, paused, pool, cancel, deaths, retries, queued, started, finished}, n, "executions"}
 	if len(results) == 0 {
 		return st, nil
 	}

@@ -21,12 +21,12 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"flowplatform/services/gateway/internal/auth"
-	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/vault"
 	"flowplatform/services/gateway/internal/wait"
 	"flowplatform/services/internal/credential"
+	"flowplatform/services/internal/definitions"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/live"
 	"flowplatform/services/internal/node"

@@ -36,7 +36,8 @@ type Execution struct {
 	Priority    string            `json:"priority"`
 	Pool        string            `json:"pool,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
-	Hold        string            `json:"hold,omitempty" doc:"Why it isn't handed out"`
+	Hold        string            `json:"hold,omitempty" doc:"What of flow control it waits for"`
+	Paused      string            `json:"paused,omitempty" doc:"Who paused it, and why"`
 	Cancelling  bool              `json:"cancelling,omitempty" doc:"It was asked to end, and its worker hasn't let go yet"`
 	CreatedAt   time.Time         `json:"createdAt"`
 	StartedAt   time.Time         `json:"startedAt,omitzero"`
@@ -115,7 +116,7 @@ func text(id protocol.ID) string {
 func viewListed(x *store.Execution) Execution {
 	return Execution{
 		ID: x.ID.String(), FlowID: x.Flow.String(), FlowVersion: x.Version, Status: string(x.State), Error: x.Error, Attempt: x.Attempt, Retries: x.Retries, Trigger: x.Trigger,
-		Priority: x.Priority, Pool: x.Pool, Labels: x.Labels, Hold: x.Hold, Cancelling: x.Cancel != "" && !x.State.Final(), CreatedAt: x.CreatedAt, StartedAt: x.StartedAt,
+		Priority: x.Priority, Pool: x.Pool, Labels: x.Labels, Hold: x.Hold, Paused: x.Paused, Cancelling: x.Cancel != "" && !x.State.Final(), CreatedAt: x.CreatedAt, StartedAt: x.StartedAt,
 		FinishedAt: x.FinishedAt, Deadline: x.Deadline, ParentID: text(x.Parent), ReplayOf: text(x.ReplayOf),
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"flowplatform/services/gateway/internal/auth"
-	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
+	"flowplatform/services/internal/definitions"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"

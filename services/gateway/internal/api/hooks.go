@@ -17,8 +17,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
+	"flowplatform/services/internal/definitions"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
@@ -74,11 +74,11 @@ func (a *API) callHook(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return noHook(err, path)
 	}
-	st, err := a.resolveHead(r.Context(), head, &Start{}, "hook:"+path)
+	plan, err := a.resolveHead(r.Context(), head, &Start{}, "hook:"+path)
 	if err != nil {
 		return noHook(err, path)
 	}
-	hook, ok := st.version.Hook(row.Node)
+	hook, ok := plan.Version.Hook(row.Node)
 	if !ok || hook.Path != path { // published anew this moment
 		return noHook(store.ErrNotFound, path)
 	}
@@ -93,17 +93,17 @@ func (a *API) callHook(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if st.trigger = "webhook"; !enters(st.version, st.trigger, hook.Node) {
-		st.trigger = hook.Node // several webhooks, or a node with that name: its id tells which
+	if plan.Trigger = "webhook"; !enters(plan.Version, plan.Trigger, hook.Node) {
+		plan.Trigger = hook.Node // several webhooks, or a node with that name: its id tells which
 	}
-	exec, wrong := st.row(input, "")
+	exec, wrong := plan.Execution(input, "")
 	if len(wrong) > 0 {
-		return problem.Invalid("the request doesn't fit the flow; nothing was started", wrong...)
+		return problem.Invalid("the request doesn't fit the flow; nothing was started", fieldsOf(wrong)...)
 	}
 	if exec.IdempotencyKey, err = hookKey(r, &hook, input); err != nil {
 		return err
 	}
-	return a.startHook(w, r, exec, &hook, st.version)
+	return a.startHook(w, r, exec, &hook, plan.Version)
 }
 
 // findHook gives the hook of a request; nil with no error when all is answered.

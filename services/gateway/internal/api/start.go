@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -19,11 +18,12 @@ import (
 
 	"flowplatform/services/gateway/internal/accept"
 	"flowplatform/services/gateway/internal/auth"
-	"flowplatform/services/gateway/internal/definitions"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/gateway/internal/wait"
+	"flowplatform/services/internal/definitions"
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
+	"flowplatform/services/internal/start"
 	"flowplatform/services/internal/store"
 )
 
@@ -31,7 +31,7 @@ const tagExecutions = "Executions"
 
 // Limits of starts.
 const (
-	maxInput      = protocol.MaxValue  // bytes of one input
+	maxInput      = start.MaxInput     // bytes of one input
 	maxHook       = protocol.MaxInline // of one that a webhook makes: nobody has logged in there
 	maxStartBody  = maxInput + 64<<10
 	maxBatch      = 1000
@@ -194,106 +194,41 @@ func readBody(r *http.Request, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// starter is everything that the starts of one request share.
-type starter struct {
-	head     store.Flow
-	version  *definitions.Version
-	priority string
-	labels   map[string]string
-	now      time.Time
-	deadline time.Time
-	shards   int
-	trigger  string
-	client   string
-}
-
 // resolve finds the flow and its version, and what holds for all starts of the request.
-func (a *API) resolve(ctx context.Context, ref string, s *Start, who *auth.Principal) (*starter, error) {
+func (a *API) resolve(ctx context.Context, ref string, s *Start, who *auth.Principal) (*start.Plan, error) {
 	head, err := a.o.Definitions.Head(ctx, ref)
 	if err != nil {
 		return nil, noFlow(err, ref)
 	}
-	st, err := a.resolveHead(ctx, head, s, who.Key())
+	plan, err := a.resolveHead(ctx, head, s, who.Key())
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := st.version.Program.Entry(triggerManual); !ok {
+	if _, ok := plan.Version.Program.Entry(triggerManual); !ok {
 		return nil, problem.New(http.StatusConflict, "the flow %q can't be started by hand: it has several triggers, and none of them is trigger.manual", head.Name)
 	}
-	return st, nil
-}
-
-// resolveHead is resolve for a flow that was found, whatever starts it.
-func (a *API) resolveHead(ctx context.Context, head store.Flow, s *Start, client string) (*starter, error) {
-	n := s.Version
-	if n == 0 {
-		n = head.Published
-	}
-	if n == 0 {
-		return nil, problem.New(http.StatusConflict, "the flow %q has no published version, only drafts: publish one, or name a version", head.Name)
-	}
-	v, err := a.o.Definitions.Version(ctx, head, n)
-	var unusable *definitions.UnusableError
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, problem.Invalid("the flow can't be started", problem.Body("/version", "unknown", "the flow %q has no version %d", head.Name, n))
-	case errors.As(err, &unusable):
-		return nil, problem.New(http.StatusConflict, "%s", unusable.Error())
-	case err != nil:
-		return nil, err
-	}
-	def := v.Definition()
-	// Microseconds are what the database keeps: the task and the row must agree.
-	st := &starter{head: head, version: v, priority: s.Priority, labels: s.Labels, now: a.o.Now().UTC().Truncate(time.Microsecond), shards: a.o.Shards(), trigger: triggerManual, client: client}
-	if st.shards == 0 {
-		return nil, problem.New(http.StatusServiceUnavailable, "this gateway is starting: it waits for the database").RetryAfter(1)
-	}
-	if st.priority == "" {
-		st.priority = def.Settings.Priority
-	}
-	if st.priority == "" {
-		st.priority = "normal"
-	}
-	if def.Settings.Timeout > 0 {
-		st.deadline = st.now.Add(time.Duration(def.Settings.Timeout))
-	}
-	if len(def.Labels) > 0 {
-		merged := make(map[string]string, len(def.Labels)+len(s.Labels))
-		maps.Copy(merged, def.Labels)
-		maps.Copy(merged, s.Labels)
-		st.labels = merged
-	}
-	return st, nil
+	return plan, nil
 }
 
 const triggerManual = "manual"
 
-// row makes the execution of one input. Problems have pointers that begin with at.
-func (st *starter) row(input json.RawMessage, at string) (store.NewExecution, []problem.Field) {
-	if len(input) > maxInput {
-		return store.NewExecution{}, []problem.Field{problem.Body(at, "too-large", "the input has %d bytes, the most is %d: store it elsewhere and pass where it is", len(input), maxInput)}
+// resolveHead is resolve for a flow that was found, whatever starts it.
+func (a *API) resolveHead(ctx context.Context, head store.Flow, s *Start, client string) (*start.Plan, error) {
+	shards := a.o.Shards()
+	if shards == 0 {
+		return nil, problem.New(http.StatusServiceUnavailable, "this gateway is starting: it waits for the database").RetryAfter(1)
 	}
-	var value any
-	if len(input) > 0 {
-		var err error
-		if value, err = flow.DecodeValue(input); err != nil {
-			return store.NewExecution{}, []problem.Field{problem.Body(at, "json", "%s", err.Error())}
-		}
+	plan, err := start.Prepare(ctx, a.o.Definitions, head, start.Request{Version: s.Version, Priority: s.Priority, Labels: s.Labels, Trigger: triggerManual, Client: client, Now: a.o.Now(), Shards: shards})
+	var unusable *definitions.UnusableError
+	switch {
+	case errors.Is(err, start.ErrNoVersion) && s.Version != 0:
+		return nil, problem.Invalid("the flow can't be started", problem.Body("/version", "unknown", "the flow %q has no version %d", head.Name, s.Version))
+	case errors.Is(err, start.ErrNoVersion):
+		return nil, problem.New(http.StatusConflict, "the flow %q has no published version, only drafts: publish one, or name a version", head.Name)
+	case errors.As(err, &unusable):
+		return nil, problem.New(http.StatusConflict, "%s", unusable.Error())
 	}
-	if problems := st.version.Input.Check(value, at); len(problems) > 0 {
-		return store.NewExecution{}, fieldsOf(problems)
-	}
-	if len(input) > protocol.MaxInline { // named by its hash from now on: as the engine writes it, so that a step that hands it on names the same
-		var err error
-		if input, err = flow.EncodeValue(value); err != nil {
-			return store.NewExecution{}, []problem.Field{problem.Body(at, "json", "%s", err.Error())}
-		}
-	}
-	id := store.NewID()
-	return store.NewExecution{
-		ID: id, Project: st.head.Project, Flow: st.head.ID, Version: st.version.Number, Shard: int(id[15]) % st.shards, Pool: st.version.Definition().Settings.Pool,
-		Priority: st.priority, Trigger: st.trigger, Client: st.client, Labels: st.labels, Input: input, Deadline: st.deadline, Hold: st.head.PausedReason, CreatedAt: st.now,
-	}, nil
+	return plan, err
 }
 
 // start is POST /flows/{id}/executions.
@@ -314,17 +249,17 @@ func (a *API) start(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, "startExecution", err)
 		return
 	}
-	st, err := a.resolve(r.Context(), flowOf(r), &s, who)
+	plan, err := a.resolve(r.Context(), flowOf(r), &s, who)
 	if err != nil {
 		a.refuse(w, "startExecution", err)
 		return
 	}
-	row, wrong := st.row(s.Input, "/input")
+	row, wrong := plan.Execution(s.Input, "/input")
 	if len(wrong) > 0 {
-		a.refuse(w, "startExecution", problem.Invalid("the input doesn't fit the flow; nothing was started", wrong...))
+		a.refuse(w, "startExecution", problem.Invalid("the input doesn't fit the flow; nothing was started", fieldsOf(wrong)...))
 		return
 	}
-	if row.IdempotencyKey, err = keyOf(r, who, st.head.ID, body); err != nil {
+	if row.IdempotencyKey, err = keyOf(r, who, plan.Head.ID, body); err != nil {
 		a.refuse(w, "startExecution", err)
 		return
 	}
@@ -370,12 +305,12 @@ func (a *API) startBatch(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, op, err)
 		return
 	}
-	st, err := a.resolve(r.Context(), flowOf(r), &s, who)
+	plan, err := a.resolve(r.Context(), flowOf(r), &s, who)
 	if err != nil {
 		a.refuse(w, op, err)
 		return
 	}
-	key, err := keyOf(r, who, st.head.ID, body)
+	key, err := keyOf(r, who, plan.Head.ID, body)
 	if err != nil {
 		a.refuse(w, op, err)
 		return
@@ -383,8 +318,8 @@ func (a *API) startBatch(w http.ResponseWriter, r *http.Request) {
 	rows := make([]store.NewExecution, len(inputs))
 	var wrong []problem.Field
 	for i, input := range inputs {
-		row, fields := st.row(input, "/inputs/"+strconv.Itoa(i))
-		if wrong = append(wrong, fields...); len(wrong) > 100 {
+		row, problems := plan.Execution(input, "/inputs/"+strconv.Itoa(i))
+		if wrong = append(wrong, fieldsOf(problems)...); len(wrong) > 100 {
 			break
 		}
 		row.IdempotencyKey = key

@@ -27,7 +27,7 @@ type Why struct {
 
 // Reason is one thing that is known.
 type Reason struct {
-	Code    string `json:"code" enum:"ended,cancelling,held,not-handed,in-queue,no-worker,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
+	Code    string `json:"code" enum:"ended,cancelling,held,paused,not-handed,in-queue,no-worker,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
 	Message string `json:"message"`
 }
 
@@ -96,6 +96,10 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 func (a *API) whyQueued(ctx context.Context, x *store.Execution, add func(code, format string, args ...any)) error {
 	if x.Hold != "" {
 		add("held", "it is held: %s", x.Hold)
+		return nil
+	}
+	if x.Paused != "" {
+		add("paused", "it is paused: %s", x.Paused)
 		return nil
 	}
 	if x.Handed < x.Attempt {

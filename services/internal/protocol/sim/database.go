@@ -451,7 +451,7 @@ func (st store) Tasks(_ context.Context, ids []protocol.ID) ([]protocol.Task, er
 			continue
 		}
 		r := e.row
-		if r.State != protocol.Queued || r.Hold != "" || !r.Owner.IsZero() {
+		if r.State != protocol.Queued || r.Held() || !r.Owner.IsZero() {
 			continue
 		}
 		t := e.facts
@@ -482,7 +482,7 @@ func (st store) Unhanded(_ context.Context, age time.Duration, limit int) ([]pro
 	}
 	var out []protocol.ID
 	for i, e := range st.p.s.db.execs {
-		if r := e.row; e.exists && r.State == protocol.Queued && r.Hold == "" && r.Handed < r.Attempt && st.p.s.time().Sub(r.QueuedAt) >= age && len(out) < limit {
+		if r := e.row; e.exists && r.State == protocol.Queued && !r.Held() && r.Handed < r.Attempt && st.p.s.time().Sub(r.QueuedAt) >= age && len(out) < limit {
 			out = append(out, idOf('e', i))
 		}
 	}
