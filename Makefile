@@ -67,6 +67,10 @@ build: need-go ## Every program, into bin/
 	@mkdir -p $(BIN)
 	@$(GO_BUILD) -o $(BIN)/ $(addprefix ./services/,$(SERVICES))
 
+.PHONY: release
+release: need-go ## Programs for each processor, jobs, installer, parts list, sums: VERSION=1.4.0 [OUT=dist]. The same source gives the same bytes
+	@go run ./scripts/release --version "$(VERSION)" --out "$(or $(OUT),dist)"
+
 .PHONY: fmt
 fmt: need-go ## Format Go and HCL in place
 	@scripts/fmt

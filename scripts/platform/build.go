@@ -12,15 +12,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"flowplatform/scripts/internal/programs"
 )
 
-// released are the programs that Nomad runs; flowctl is for people, on this machine only.
-func released() []string { return []string{"gateway", "orchestrator", "worker", "migrate"} }
-
-const (
-	commandLine   = "flowctl"
-	keptArtifacts = 10 // releases of each program, to go back to
-)
+// keptArtifacts is how many releases of each program are kept, to go back to.
+const keptArtifacts = 10
 
 // install runs the installer, which shows its own progress.
 func (s settings) install(ctx context.Context, c *console) error {
@@ -35,33 +32,16 @@ func (s settings) install(ctx context.Context, c *console) error {
 	return nil
 }
 
-// build builds the services so that the same source always gives the same bytes, wherever the checkout lies and whatever
-// its documentation says: a release is what differs.
+// build builds the programs into the checkout's bin/.
 func (s settings) build(ctx context.Context) error {
-	bin := filepath.Join(s.Root, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return fmt.Errorf("build: %w", err)
-	}
-	// Without symbols for debuggers, which are a third of it: every new worker fetches and checks its program. Stack traces need none.
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", bin + "/"}
-	for _, name := range append(released(), commandLine) {
-		args = append(args, "./services/"+name)
-	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = s.Root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off")
-	output, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(output))
-	}
-	return nil
+	return programs.Build(ctx, s.Root, filepath.Join(s.Root, "bin"), "")
 }
 
 // publish copies what was built to where the job artifacts serves it, and returns the version of each program: the SHA-256
 // sum of its bytes. New names those that weren't there before.
 func (s settings) publish() (versions map[string]string, fresh []string, err error) {
 	versions = map[string]string{}
-	for _, name := range released() {
+	for _, name := range programs.Released() {
 		content, err := os.ReadFile(filepath.Join(s.Root, "bin", name))
 		if err != nil {
 			return nil, nil, fmt.Errorf("publish: %w", err)
@@ -115,7 +95,7 @@ func prune(dir, current string) error {
 
 // runFlowctl runs bin/flowctl and returns its standard output.
 func (s settings) runFlowctl(ctx context.Context, env []string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", commandLine), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", programs.CommandLine), args...)
 	cmd.Dir = s.Root
 	cmd.Env = append(os.Environ(), env...)
 	var stderr bytes.Buffer

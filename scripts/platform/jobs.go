@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"flowplatform/scripts/internal/programs"
 )
 
 // stage is a group of jobs that are given to Nomad together, and must be healthy before the next stage begins. Services
@@ -68,7 +70,7 @@ func (s settings) jobVariables(versions map[string]string, postgresBin string) e
 	fmt.Fprintf(&b, "redis_address    = %q\n", s.address("REDIS_PORT"))
 	fmt.Fprintf(&b, "redis_port       = %d\n", s.Ports["REDIS_PORT"])
 	b.WriteString("\nversions = {\n")
-	for _, name := range released() {
+	for _, name := range programs.Released() {
 		if versions[name] != "" {
 			fmt.Fprintf(&b, "  %-12s = %q\n", name, versions[name])
 		}

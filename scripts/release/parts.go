@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+
+	"github.com/CycloneDX/cyclonedx-go"
+
+	"flowplatform/scripts/internal/programs"
+)
+
+// partsOf is the software bill of materials of the programs in a directory, as CycloneDX 1.6: each program, the modules that were linked into it as the
+// linker wrote them down, and Go itself. It holds no time and no serial number, so that it is the same for the same source.
+func partsOf(bin, version, arch string) ([]byte, error) {
+	bom := cyclonedx.NewBOM()
+	bom.SpecVersion = cyclonedx.SpecVersion1_6
+	bom.Metadata = &cyclonedx.Metadata{Component: &cyclonedx.Component{BOMRef: "flowplatform", Type: cyclonedx.ComponentTypeApplication, Name: "flowplatform", Version: version,
+		Properties: &[]cyclonedx.Property{{Name: "architecture", Value: "linux/" + arch}}}}
+	parts := map[string]cyclonedx.Component{}
+	var needs []cyclonedx.Dependency
+	var all []string
+	for _, name := range slices.Sorted(slices.Values(append(programs.Released(), programs.CommandLine))) {
+		path := filepath.Join(bin, name)
+		info, err := buildinfo.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		sum, err := sumOf(path)
+		if err != nil {
+			return nil, err
+		}
+		parts[name] = cyclonedx.Component{BOMRef: name, Type: cyclonedx.ComponentTypeApplication, Name: name, Version: version, Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: sum}}}
+		all = append(all, name)
+		refs := []string{part(parts, "stdlib", info.GoVersion)}
+		for _, m := range info.Deps {
+			refs = append(refs, module(parts, m))
+		}
+		slices.Sort(refs)
+		needs = append(needs, cyclonedx.Dependency{Ref: name, Dependencies: &refs})
+	}
+	needs = append([]cyclonedx.Dependency{{Ref: "flowplatform", Dependencies: &all}}, needs...)
+	components := make([]cyclonedx.Component, 0, len(parts))
+	for _, ref := range slices.Sorted(maps.Keys(parts)) {
+		components = append(components, parts[ref])
+	}
+	bom.Components, bom.Dependencies = &components, &needs
+	var out bytes.Buffer
+	if err := cyclonedx.NewBOMEncoder(&out, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, bom.SpecVersion); err != nil {
+		return nil, fmt.Errorf("parts list: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+func module(parts map[string]cyclonedx.Component, m *debug.Module) string {
+	for m.Replace != nil {
+		m = m.Replace
+	}
+	return part(parts, m.Path, m.Version)
+}
+
+func part(parts map[string]cyclonedx.Component, path, version string) string {
+	purl := "pkg:golang/" + path + "@" + version
+	parts[purl] = cyclonedx.Component{BOMRef: purl, Type: cyclonedx.ComponentTypeLibrary, Name: path, Version: version, PackageURL: purl}
+	return purl
+}
