@@ -55,6 +55,11 @@ func (s *State) consume(st *step, e *Event) error {
 		s.run(st.f, -1)
 		st.state = stepAsked
 	}
+	if e.Type == EventPinned {
+		s.pin(st, e)
+		s.over(st.f)
+		return nil
+	}
 	if e.Try > 0 {
 		st.try = e.Try
 	}
@@ -93,6 +98,11 @@ func (st *step) fits(e *Event) error {
 	case EventRounds:
 		if !container || st.state != stepReady && st.state != stepOpen {
 			return misfit("it has no rounds under way")
+		}
+		return nil
+	case EventPinned:
+		if st.state != stepReady {
+			return misfit("it has begun")
 		}
 		return nil
 	case EventSucceeded, EventFailed, EventWaiting:
@@ -222,6 +232,11 @@ func (s *State) end(st *step, f *Failure, at time.Time) {
 	if f.Node == "" {
 		f.Node = st.n.id
 	}
+	deadly := st.deadly()
+	if deadly && s.forgiving {
+		s.forgive(st)
+		return
+	}
 	s.leave(st)
 	st.err, st.output, st.ended = f, nil, at
 	if st.started.IsZero() {
@@ -232,14 +247,15 @@ func (s *State) end(st *step, f *Failure, at time.Time) {
 		s.settle(st, stepFailed, PortMain)
 	case st.n.onError == OnErrorRoute:
 		s.settle(st, stepFailed, PortError)
-	default:
+	case deadly:
 		st.state = stepFailed
-		if st.f.failure != nil || st.f.owner == nil && s.stopped || st.late {
+		s.fatal(st, f)
+	default: // the container around takes it
+		st.state = stepFailed
+		if st.f.failure != nil || st.late || s.top.failure != nil { // its tries may go on after a retry
 			return
 		}
 		st.f.failure, st.f.final = f, st
-		if st.f.owner != nil {
-			s.voids++
-		}
+		s.voids++
 	}
 }

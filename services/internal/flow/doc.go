@@ -32,8 +32,8 @@
 //	         step that fails behind the port error fails the flow like any other, and finally doesn't begin: put that, too, into a try.
 //
 //	round:   begun ──all settled──► over: its output is kept, its steps are forgotten (but for the last few, for people)
-//	           └──a step fails (onError fail)──► void: nothing starts; what is in flight ends and is recorded, what hasn't begun is withdrawn,
-//	                                             pauses and waits are forgotten ──nothing in flight──► over
+//	           └──a step fails, and something around takes it──► void: nothing starts; what is in flight ends and is recorded, what hasn't begun is withdrawn,
+//	                                                             pauses and waits are forgotten ──nothing in flight──► over
 //
 // A round's output follows the rule of ends, like an execution's. The list of a container has at most MaxListBytes. A container that fails leaves by its own
 // onError; it has no retry and no timeout, those are the nodes' inside.
@@ -44,6 +44,17 @@
 // EventRounds with the results so far, followed by the steps of its rounds that are open or kept. Restore begins at the last EventSum of a list, so a checkpoint
 // may replace all that was recorded before it, and its length is that of what the execution holds, not of what it did. Protocol's Run makes one whenever the
 // log has doubled.
+//
+// # Retry and replay
+//
+// A failure that nothing around the step takes (onError, a try, a loop that collects errors) is deadly: the execution fails at once, through all containers
+// around, and everything stays as it is: rounds stay open, and what is in flight ends and is recorded in its place. So a user's retry, EventRetry, can go on
+// with it: Restore folds what was recorded before the last EventRetry forgivingly. A step that would fail the execution is then as if it had not been tried, and runs
+// again with try 1 when all before the retry is folded; what has succeeded stays, in other rounds too. What waited for the outside (a signal, a child) is opened
+// anew, since its other end was closed with the execution: Command.Retries tells it from the one before.
+//
+// Replay makes the events with which a new execution begins that keeps some steps of an old one: an EventPinned for each, which is kept aside until the
+// step's turn comes and settles it in place of running it.
 //
 // # What makes two computations of the same execution equal
 //

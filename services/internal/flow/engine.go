@@ -1,6 +1,9 @@
 package flow
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Kind tells the engine and the runner how a node type has to be treated.
 type Kind string
@@ -142,6 +145,8 @@ type Wait struct {
 	Due    time.Time `json:"due,omitzero"`
 	Key    string    `json:"key,omitempty"`
 	Reason string    `json:"reason"`
+	// Open is what the platform makes in the transaction in which the wait opens (a child, a task for remote workers), in the words of the wait's kind; nil: nothing.
+	Open json.RawMessage `json:"o,omitempty"`
 }
 
 // Kinds of waits.
@@ -156,7 +161,7 @@ const (
 
 // Event is something that happened to a step and is recorded: a state is Start plus the fold of its events.
 type Event struct {
-	Type      string    `json:"t"` // EventSucceeded, EventFailed, EventWaiting, EventMet; in checkpoints EventSum, EventRounds
+	Type      string    `json:"t"` // EventSucceeded and the others
 	Node      string    `json:"n"`
 	Iteration string    `json:"i,omitempty"`
 	Try       int       `json:"try,omitempty"` // 1 is the first
@@ -183,6 +188,10 @@ const (
 	EventSum = "sum"
 	// EventRounds tells how far a container is.
 	EventRounds = "rounds"
+	// EventRetry: a user retries the execution. It has no node. What had failed the execution before it is as if it had not been tried; what succeeded stays.
+	EventRetry = "retry"
+	// EventPinned: the step counts as done with Output and Port (or Error) when its turn comes, without being run. Replay makes these.
+	EventPinned = "pin"
 )
 
 // Round is one round of a container in a checkpoint.
@@ -201,6 +210,7 @@ type Command struct {
 	Config  map[string]any // expressions evaluated
 	Timeout time.Duration
 	Try     int       // 1 is the first
+	Retries int       // how often users have retried the execution: what an earlier time opened for this step is over
 	Until   time.Time // for Sleep
 	Seed    uint64    // for nodes that need randomness or a stable id
 	Now     time.Time // the execution's clock, for pure nodes

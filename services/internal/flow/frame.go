@@ -44,10 +44,11 @@ func (f *frame) outer() *frame {
 	return f.owner.f
 }
 
-// void tells whether the frame, its container or anything around it was given up: nothing starts there any more.
+// void tells whether the frame, its container or anything around it was given up: nothing starts there any more. Where the whole execution fails nothing is given
+// up: a retry goes on with it.
 func (f *frame) void() bool {
-	for ; f != nil; f = f.outer() {
-		if f.failure != nil || f.closed || f.owner != nil && f.owner.rounds.failure != nil {
+	for ; f.owner != nil; f = f.owner.f {
+		if f.failure != nil || f.closed || f.owner.rounds.failure != nil {
 			return true
 		}
 	}
@@ -219,7 +220,7 @@ func (s *State) close(f *frame) {
 
 // over ends the rounds that are over, from the inside out: all in them is settled, or they are given up and nothing is in flight.
 func (s *State) over(f *frame) {
-	for ; f.owner != nil; f = f.owner.f {
+	for ; f.owner != nil && s.top.failure == nil; f = f.owner.f { // once the execution has failed, what isn't over stays so: a retry goes on with it
 		r := f.owner.rounds
 		if !f.closed && (f.busy == 0 || f.running == 0 && (f.failure != nil || r.failure != nil)) {
 			s.roundOver(f)

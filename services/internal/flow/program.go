@@ -1,6 +1,9 @@
 package flow
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Program is a flow that Compile accepted: immutable, and shared by all executions of its version, in any number of goroutines.
 type Program struct {
@@ -93,6 +96,11 @@ func (p *Program) Has(k Kind) bool {
 		}
 	}
 	return false
+}
+
+// Undoes tells whether any node has a compensation: a cancelled execution then isn't ended at once, its compensations run first.
+func (p *Program) Undoes() bool {
+	return slices.ContainsFunc(p.def.Nodes, func(n Node) bool { return n.Compensate != "" })
 }
 
 // Entry names the trigger node at which an execution started by trigger enters: the trigger node with that id, else the one of type "trigger.<trigger>", else

@@ -20,6 +20,8 @@ type world struct {
 	failures bool               // steps may fail the execution
 	watch    func(recorded int) // called at every turn
 	begun    func(flow.Command) // called for every command
+	healed   map[flow.Key]bool  // these steps don't fail
+	unlucky  bool               // every other try fails
 }
 
 func (w world) hash(parts ...any) uint64 {
@@ -47,7 +49,7 @@ func (w world) answer(cmd flow.Command) flow.Event {
 		if cmd.Type == "flow.signal" {
 			e.Wait = &flow.Wait{Kind: flow.WaitSignal, Key: "k", Reason: "test"}
 		}
-	case h%5 == 0:
+	case (h%5 == 0 || w.unlucky && h%3 == 0) && !w.healed[cmd.Key]:
 		e.Type, e.Error = flow.EventFailed, &flow.Failure{Code: "flaky", Message: "no luck", Retryable: h%2 == 0}
 	default:
 		e.Output = map[string]any{"node": cmd.Key.Node, "n": int(h % 7), "config": cmd.Config}

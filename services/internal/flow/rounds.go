@@ -51,6 +51,10 @@ func (s *State) turn(st *step) {
 	s.active--
 	st.state = stepOpen
 	r := st.rounds
+	if r.size > MaxListBytes {
+		s.failed(st, st.tooLarge())
+		return
+	}
 	if st.n.container != While || len(r.open) > 0 {
 		s.pump(st)
 		return
@@ -203,6 +207,7 @@ func (s *State) roundOver(f *frame) {
 	}
 	switch {
 	case st.f.void(): // the frame around ends it
+	case st.state != stepOpen: // what its rounds gave is too large, and that ended it
 	case r.failure == nil:
 		s.pump(st)
 	default:
@@ -230,17 +235,22 @@ func (s *State) take(st *step, f *frame) {
 	case st.n.container == Foreach && r.onItem == OnItemCollect:
 		value = map[string]any{"error": f.failure.value()}
 	default:
-		own := *f.failure
-		own.Retryable = false
-		own.Message = fmt.Sprintf("round %d: %s", f.number, own.Message)
-		s.giveUp(st, &own)
+		s.giveUp(st, f.told(f.failure))
 	}
 	r.keep(f)
 	r.results[f.number] = value
-	if r.size += sizeOf(value, MaxListBytes) + 1; r.size > MaxListBytes && r.failure == nil {
-		s.giveUp(st, &Failure{Code: "output", Node: st.n.id,
-			Message: fmt.Sprintf("what the rounds gave has more than %d MiB together: let each end with less, for example with a data.set of what later steps need", MaxListBytes>>20)})
+	switch r.size += sizeOf(value, MaxListBytes) + 1; {
+	case r.size <= MaxListBytes || r.failure != nil:
+	case st.deadly():
+		s.failed(st, st.tooLarge())
+	default:
+		s.giveUp(st, st.tooLarge())
 	}
+}
+
+func (st *step) tooLarge() *Failure {
+	return &Failure{Code: "output", Node: st.n.id,
+		Message: fmt.Sprintf("what the rounds gave has more than %d MiB together: let each end with less, for example with a data.set of what later steps need", MaxListBytes>>20)}
 }
 
 // giveUp lets a container fail: its other rounds begin nothing more.

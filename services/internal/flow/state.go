@@ -19,6 +19,10 @@ type State struct {
 	todo    []*step // room for settle
 	early   map[Key][]Event
 
+	forgiving bool    // what is folded now was recorded before a retry: what fails the execution is as if it had not been tried
+	held      []*step // steps that were forgiven: they run again once all before the retry is folded
+	retries   int     // how often users have retried the execution
+
 	active  int // steps that are ready, asked for, running or sleeping
 	running int // of these, the commands handed out to be run
 	asleep  int // of these, the pauses
@@ -105,14 +109,33 @@ func (p *Program) Start(rec Record) *State {
 // are asked for again, and what was recorded behind them is applied when they are done. An error means that the events belong to another flow, version or execution.
 func Restore(p *Program, rec Record, events []Event) (*State, error) {
 	s := p.Start(rec)
-	first := 0
+	first, retry := 0, -1
 	for k := range events {
-		if events[k].Type == EventSum {
-			first = k + 1
-			s.clock = later(s.clock, events[k].At)
+		switch events[k].Type {
+		case EventSum:
+			first, retry = k+1, -1
+			s.clock, s.retries = later(s.clock, events[k].At), events[k].Try
+		case EventRetry:
+			if events[k].Node == "" {
+				retry = k
+			}
+		}
+	}
+	s.forgiving = retry >= 0
+	for k := first; k < len(events); k++ {
+		if events[k].Type == EventPinned { // before its step may begin
+			key := Key{Node: events[k].Node, Iteration: events[k].Iteration}
+			s.keep(key, events[k])
 		}
 	}
 	for k := first; k < len(events); k++ {
+		switch e := &events[k]; {
+		case e.Type == EventPinned:
+			continue
+		case e.Type == EventRetry && e.Node == "":
+			s.retry(e, k == retry)
+			continue
+		}
 		if err := s.replay(&events[k]); err != nil {
 			return nil, fmt.Errorf("event %d: %w", k, err)
 		}
@@ -135,10 +158,9 @@ func (s *State) replay(e *Event) error {
 	case place == placeOver: // what came in after its round was given up
 		s.clock = later(s.clock, e.clock())
 	case place == placeEarly || st.state == stepPending || s.early[key] != nil:
-		if s.early == nil {
-			s.early = map[Key][]Event{}
-		}
-		s.early[key] = append(s.early[key], *e)
+		s.keep(key, *e)
+	case e.Type == EventRetry:
+		s.askAgain(st)
 	case st.state.settled() && (e.Pure || e.Type == EventRounds): // recorded twice, or it follows from what was before; both are equal
 	default:
 		if s.prepare(st); st.f.closed {
@@ -148,6 +170,14 @@ func (s *State) replay(e *Event) error {
 		return s.consume(st, e)
 	}
 	return nil
+}
+
+// keep puts an event aside until its step may run.
+func (s *State) keep(key Key, e Event) {
+	if s.early == nil {
+		s.early = map[Key][]Event{}
+	}
+	s.early[key] = append(s.early[key], e)
 }
 
 // ErrMisfit says that an event doesn't fit the state of its step.
@@ -167,7 +197,7 @@ func (s *State) Next() []Command {
 			continue
 		}
 		cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout,
-			Try: st.try, Seed: st.seed, Now: st.entry, Scope: st.scope}
+			Try: st.try, Retries: s.retries, Seed: st.seed, Now: st.entry, Scope: st.scope}
 		switch st.state {
 		case stepAsked:
 			st.state = stepRunning
@@ -269,11 +299,28 @@ func (s *State) consumeEarly(st *step) bool {
 		return false
 	}
 	delete(s.early, key)
+	retry, before := -1, s.forgiving
 	for k := range events {
+		if events[k].Type == EventRetry {
+			retry = k
+		}
+	}
+	for k := range events {
+		if events[k].Type == EventRetry {
+			s.askAgain(st)
+			continue
+		}
+		if st.state.settled() && (events[k].Pure || events[k].Type == EventRounds) {
+			continue
+		}
+		s.forgiving = before || k < retry
 		if err := s.consume(st, &events[k]); err != nil && !st.f.void() { // recorded behind a pure step that now came out otherwise
 			s.top.failure = &Failure{Code: "replay", Message: "the recorded events don't fit what the steps before gave when computed again: " + err.Error(), Node: st.n.id}
 			break
 		}
+	}
+	if s.forgiving = before; !before {
+		s.release()
 	}
 	return true
 }

@@ -102,6 +102,9 @@ func (f *frame) view(out []Step) []Step {
 		}
 		out = append(out, Step{Key: Key{Node: n.id, Iteration: f.iteration}, Type: n.typ, Status: stepNames[st.state], Port: st.port, Output: st.output, Error: st.err, Try: st.try, Wait: st.wait,
 			Started: st.started, Finished: st.ended})
+		if st.state == stepOpen && st.err != nil { // a step inside has failed the execution
+			out[len(out)-1].Status = stepNames[stepFailed]
+		}
 		if r := st.rounds; r != nil {
 			out[len(out)-1].Rounds = r.next
 			frames := slices.Concat(r.kept, r.open)

@@ -85,6 +85,12 @@ type WaitEntry struct {
 	Key       string    `json:"key,omitempty"`
 	Reason    string    `json:"reason"`
 	Due       time.Time `json:"due,omitzero"`
+	// Open is what the platform makes when the wait opens (flow.Wait.Open).
+	Open json.RawMessage `json:"o,omitempty"`
+}
+
+func waitEntry(w flow.OpenWait) WaitEntry {
+	return WaitEntry{Node: w.Key.Node, Iteration: w.Key.Iteration, Kind: w.Wait.Kind, Key: w.Wait.Key, Reason: w.Wait.Reason, Due: w.Wait.Due, Open: w.Wait.Open}
 }
 
 // Report is the message with which a worker says what happened, of many executions at once.

@@ -1,6 +1,9 @@
 package protocol
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // State of an execution.
 type State string
@@ -97,4 +100,6 @@ type OpenWait struct {
 	Due       time.Time // zero: no time meets it
 	Since     time.Time
 	Met       time.Time // zero: still open
+	// Open is what is made in the transaction that opens the wait; it isn't kept with the wait, so it is nil in one that was read.
+	Open json.RawMessage
 }

@@ -385,7 +385,7 @@ func (r *Run) report(out []Action) []Action {
 	case idle && len(r.ready) == 0 && outcome == flow.Suspended:
 		e.Kind = EntrySuspend
 		for _, w := range r.state.OpenWaits() {
-			e.Waits = append(e.Waits, WaitEntry{Node: w.Key.Node, Iteration: w.Key.Iteration, Kind: w.Wait.Kind, Key: w.Wait.Key, Reason: w.Wait.Reason, Due: w.Wait.Due})
+			e.Waits = append(e.Waits, waitEntry(w))
 		}
 	case r.dirty && !r.owner.IsZero():
 	default:

@@ -235,7 +235,7 @@ func (b *batch) park(e *Entry, reason, detail string) {
 
 func (b *batch) openWaits(e *Entry) {
 	for _, w := range e.Waits {
-		b.changes.Opened = append(b.changes.Opened, OpenWait{Execution: e.Execution, Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Due: w.Due, Since: b.now})
+		b.changes.Opened = append(b.changes.Opened, OpenWait{Execution: e.Execution, Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Due: w.Due, Since: b.now, Open: w.Open})
 	}
 }
 
