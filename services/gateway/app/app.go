@@ -152,7 +152,7 @@ func (a *App) buildClients(name string) error {
 		a.health.Register("redis", false, a.live.Ping)
 	}
 	// Only orchestrators declare: no topology.
-	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: name, Log: a.component("broker")})
+	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Server: a.o.Broker, Exchange: a.o.RabbitMQExchange, Name: name, Log: a.component("broker")})
 	a.stack.PushBounded("broker", 3*time.Second, a.publisher.Close)
 	a.health.Register("database", true, db.Ping)
 	a.health.Register("work", true, func(context.Context) error {

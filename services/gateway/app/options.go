@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
 )
 
@@ -28,6 +29,9 @@ type Options struct {
 	WSCORSOrigins      string `env:"WS_CORS_ORIGINS" desc:"origins like https://flows.example whose scripts may call the API (and open the WebSocket, once there is one), by comma; * is everybody's"`
 	TrustedProxies     string `env:"TRUSTED_PROXIES" envDefault:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16" desc:"networks whose X-Forwarded-For is believed, by comma"`
 	UnhandedLimit      int    `env:"ACCEPT_UNHANDED_LIMIT" envDefault:"50000" min:"1" max:"100000" desc:"accepted executions that may wait for RabbitMQ before new ones are refused with 503"`
+
+	// What no environment sets: flowctl dev has the three services in one process.
+	Broker broker.Server // nil: RabbitMQ
 }
 
 // proxies reads TrustedProxies, and checks what tags can't.

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,39 +96,6 @@ func receive(t *testing.T, k *Consumer) Delivery {
 	}
 }
 
-func TestPublishAndConsume(t *testing.T) {
-	t.Parallel()
-	b := setup(t, testkit.RabbitMQ(t))
-	p := publisher(t, b.o)
-	k := consumer(t, b.o, ConsumeOptions{Queue: ReportQueue(0), Prefetch: 100})
-	const n = 1000
-	var confirmed atomic.Int64
-	for i := range n {
-		if err := p.Publish(Message{Key: ReportKey(0), Body: fmt.Appendf(nil, "%d", i)}, func(o Outcome) {
-			if o == Confirmed {
-				confirmed.Add(1)
-			}
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := range n {
-		d := receive(t, k)
-		if string(d.Body) != fmt.Sprint(i) || d.Redelivered || !d.Ack() {
-			t.Fatalf("delivery %d: %q redelivered %v", i, d.Body, d.Redelivered)
-		}
-	}
-	testkit.Eventually(t, 10*time.Second, "all are confirmed", func() error {
-		if confirmed.Load() != n {
-			return fmt.Errorf("%d of %d", confirmed.Load(), n)
-		}
-		return nil
-	})
-	if k.Unacked() != 0 {
-		t.Errorf("%d are held", k.Unacked())
-	}
-}
-
 func TestMQ4_UnroutableIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, testkit.RabbitMQ(t))
@@ -139,19 +105,6 @@ func TestMQ4_UnroutableIsNotConfirmed(t *testing.T) {
 	}
 	if err := p.PublishWait(t.Context(), Message{Key: ReportKey(0), Body: []byte("x")}); err != nil {
 		t.Errorf("the next one: %v", err)
-	}
-}
-
-func TestRetryQueueBringsTasksBackByTheirKey(t *testing.T) {
-	t.Parallel()
-	b := setup(t, testkit.RabbitMQ(t))
-	p := publisher(t, b.o)
-	k := consumer(t, b.o, ConsumeOptions{Queue: TaskQueue("default", "low"), Prefetch: 1})
-	if err := p.PublishWait(t.Context(), Message{Exchange: RetryExchange("flow_orchestration"), Key: TaskKey("default", "low"), Body: []byte("later")}); err != nil {
-		t.Fatal(err)
-	}
-	if d := receive(t, k); string(d.Body) != "later" {
-		t.Errorf("%q", d.Body)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +32,7 @@ const (
 // Options of a connection.
 type Options struct {
 	URL      string // amqp://user:password@host:port/vhost
+	Server   Server // nil: RabbitMQ at URL
 	Exchange string // the platform's topic exchange
 	Name     string // what the server shows for this connection
 	Log      *slog.Logger
@@ -58,15 +58,14 @@ type Conn struct {
 
 // link is one connection to the server, until it is lost.
 type link struct {
-	amqp    *amqp.Connection
-	net     net.Conn
+	amqp    Connection
 	gone    chan struct{}
 	blocked atomic.Bool
 	unblock chan struct{} // a token whenever an alarm ends
 }
 
 // kill ends a link whose server says nothing: amqp091's own Close waits for an answer.
-func (l *link) kill() { l.net.Close() }
+func (l *link) kill() { l.amqp.Kill() }
 
 // Dial begins to connect, and goes on until Close. It doesn't need the server to be there.
 func Dial(o Options) *Conn {
@@ -78,26 +77,11 @@ func Dial(o Options) *Conn {
 
 func (c *Conn) dial() (*link, error) {
 	l := &link{gone: make(chan struct{}), unblock: make(chan struct{}, 1)}
-	props := amqp.NewConnectionProperties()
-	props.SetClientConnectionName(c.o.Name)
-	conn, err := amqp.DialConfig(c.o.URL, amqp.Config{
-		Heartbeat:  heartbeat,
-		Properties: props,
-		Dial: func(network, addr string) (net.Conn, error) {
-			d := net.Dialer{Timeout: dialTimeout}
-			nc, err := d.DialContext(c.ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			if err := nc.SetDeadline(time.Now().Add(dialTimeout)); err != nil { // of the handshake; amqp091 clears it
-				nc.Close()
-				return nil, err
-			}
-			w := newWire(nc)
-			l.net = w
-			return w, nil
-		},
-	})
+	server := c.o.Server
+	if server == nil {
+		server = rabbit{c}
+	}
+	conn, err := server.Connect(c.o.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +102,7 @@ func (c *Conn) dial() (*link, error) {
 		}
 	}()
 	if c.o.Topology != nil {
-		version, _ := conn.Properties["version"].(string)
-		if err := declare(conn, c.o.Topology(version)); err != nil {
+		if err := declare(conn, c.o.Topology(conn.Version())); err != nil {
 			l.close()
 			return nil, fmt.Errorf("declare the topology: %w", err)
 		}

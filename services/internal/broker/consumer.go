@@ -23,7 +23,7 @@ type Delivery struct {
 	Epoch       uint64 // of the consumer's channel; raised whenever the channel is lost
 
 	c   *Consumer
-	ch  *amqp.Channel
+	ch  Channel
 	tag uint64
 }
 
@@ -74,7 +74,7 @@ type Consumer struct {
 	ended  sync.Once // out is closed
 
 	mu    sync.Mutex
-	ch    *amqp.Channel
+	ch    Channel
 	quiet bool // no more deliveries are wanted
 	begun int  // consumers so far
 }
@@ -92,7 +92,7 @@ func (k *Consumer) next() string {
 func (k *Consumer) name() string { return "c" + strconv.Itoa(k.begun) }
 
 // withdraw ends the present consumer of the channel, not the channel.
-func (k *Consumer) withdraw(ch *amqp.Channel) error {
+func (k *Consumer) withdraw(ch Channel) error {
 	k.mu.Lock()
 	name := k.name()
 	k.mu.Unlock()
@@ -133,7 +133,7 @@ func (k *Consumer) Retune(prefetch int) {
 }
 
 // again consumes once more on the channel of a consumer that was cancelled; nil when no more deliveries are wanted.
-func (k *Consumer) again(ch *amqp.Channel) (<-chan amqp.Delivery, error) {
+func (k *Consumer) again(ch Channel) (<-chan amqp.Delivery, error) {
 	if k.silent() {
 		k.end()
 		return nil, nil
@@ -223,7 +223,7 @@ func (k *Consumer) silent() bool {
 	return k.quiet
 }
 
-func (k *Consumer) open(l *link) (*amqp.Channel, <-chan amqp.Delivery, error) {
+func (k *Consumer) open(l *link) (Channel, <-chan amqp.Delivery, error) {
 	ch, err := l.amqp.Channel()
 	if err != nil {
 		return nil, nil, err

@@ -172,7 +172,7 @@ func (p *Publisher) giveUp() {
 type session struct {
 	p        *Publisher
 	l        *link
-	ch       *amqp.Channel
+	ch       Channel
 	closed   chan *amqp.Error
 	confirms chan amqp.Confirmation
 	returns  chan amqp.Return

@@ -35,7 +35,7 @@ func TestRights(t *testing.T) {
 		return conn
 	}
 	users := map[string]*amqp.Connection{"g": dial("gateway", "%2F"), "o": dial("orchestrator", "%2F"), "w": dial("worker", "%2F"), "n": dial("flow_nodes", "flows")}
-	if err := declare(users["o"], NewTopology("flow_orchestration", []string{"default"}, 1, "3.10")); err != nil {
+	if err := declare(&rabbitConnection{Connection: users["o"]}, NewTopology("flow_orchestration", []string{"default"}, 1, "3.10")); err != nil {
 		t.Fatalf("the orchestrator declares the topology: %v", err)
 	}
 	tests := []struct {

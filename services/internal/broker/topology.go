@@ -117,7 +117,7 @@ func major(version string) int {
 
 // declare makes what is missing. A queue is looked up passively first: one that exists is taken as it is, whatever build made it, so that a release with
 // other arguments does not crash at 406.
-func declare(conn *amqp.Connection, t Topology) error {
+func declare(conn Connection, t Topology) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func newLinks(o Options, id string, shards func() int, log *slog.Logger) *links 
 }
 
 func (l *links) options(name string, declares bool) broker.Options {
-	o := broker.Options{URL: l.o.RabbitMQURL, Exchange: l.o.RabbitMQExchange, Name: fmt.Sprintf("orchestrator %s %s", l.id, name), Log: l.log}
+	o := broker.Options{URL: l.o.RabbitMQURL, Server: l.o.Broker, Exchange: l.o.RabbitMQExchange, Name: fmt.Sprintf("orchestrator %s %s", l.id, name), Log: l.log}
 	if declares {
 		o.Topology = l.topology
 	}

@@ -3,6 +3,7 @@ package app
 import (
 	"time"
 
+	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
 	"flowplatform/services/internal/settings"
 )
@@ -25,4 +26,8 @@ type Options struct {
 	ExecutionRetention time.Duration `env:"EXECUTION_RETENTION" envDefault:"720h" min:"24h" max:"87600h" desc:"how long executions are kept after their end, in whole days; a flow's settings.retention goes before it, and may be shorter"`
 	HistoryRetention   time.Duration `env:"HISTORY_RETENTION" envDefault:"720h" min:"1h" max:"87600h" desc:"how long dead letters, decisions and fires are kept"`
 	AuditRetention     time.Duration `env:"AUDIT_RETENTION" envDefault:"8760h" min:"2160h" max:"876000h" desc:"how long the audit is kept, 90 days at least"`
+
+	// What no environment sets: flowctl dev has the three services in one process.
+	Broker broker.Server // nil: RabbitMQ
+	Alone  bool          // it leads without Consul: the only orchestrator there can be
 }

@@ -76,7 +76,7 @@ func (a *App) stand() error {
 		return err
 	}
 	elector, err := leader.New(leader.Options{
-		Address: a.o.ConsulAddress, Token: a.o.ConsulToken, Key: a.o.LeaderKey, TTL: a.o.LeaderTTL, Holder: a.id, RaiseTerm: a.db.RaiseTerm,
+		Address: a.o.ConsulAddress, Token: a.o.ConsulToken, Key: a.o.LeaderKey, TTL: a.o.LeaderTTL, Holder: a.id, RaiseTerm: a.db.RaiseTerm, Alone: a.o.Alone,
 		Work: func(ctx context.Context, term *leader.Term) {
 			var loops sync.WaitGroup
 			loops.Go(func() { work.Work(ctx, term) })
@@ -90,7 +90,9 @@ func (a *App) stand() error {
 		return err
 	}
 	a.elector = elector
-	a.health.Register("consul", false, func(context.Context) error { return elector.Err() })
+	if !a.o.Alone {
+		a.health.Register("consul", false, func(context.Context) error { return elector.Err() })
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); elector.Run(ctx) }()

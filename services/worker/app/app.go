@@ -125,7 +125,7 @@ func (a *App) build() error {
 	a.stack.Push("database", func(context.Context) error { a.db.Close(); return nil })
 	// The lock goes last: a successor that has it may believe that nothing of this process acts or speaks any more.
 	a.stack.Push("lock file", a.unlock)
-	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " reports", Log: a.component("broker")})
+	a.publisher = broker.NewPublisher(broker.Options{URL: a.o.RabbitMQURL, Server: a.o.Broker, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " reports", Log: a.component("broker")})
 	a.stack.PushBounded("publisher", 8*time.Second, a.closePublisher)
 	a.outbox = link.NewOutbox(a.publisher, a.o.RabbitMQExchange, a.o.WorkerPool, store.NewID)
 	nodeLog, err := telemetry.Logger("worker", a.o.NodeLogLevel, os.Stderr)

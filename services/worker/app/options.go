@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
 )
 
@@ -36,6 +37,9 @@ type Options struct {
 	DenyLoopback         bool          `env:"HTTP_DENY_LOOPBACK" envDefault:"false" desc:"flows may not call this machine"`
 	NodesRabbitMQURL     string        `env:"FLOW_NODES_RABBITMQ_URL" secret:"true" desc:"the platform's broker as flows use it (vhost flows, user flow_nodes): where amqp.publish goes without a credential; without it, it needs one"`
 	Allocation           string        `env:"NOMAD_ALLOC_ID" desc:"allocation under Nomad"`
+
+	// What no environment sets: flowctl dev has the three services in one process.
+	Broker broker.Server // nil: RabbitMQ
 }
 
 // defaults fills in what depends on the machine.

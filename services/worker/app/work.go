@@ -39,7 +39,7 @@ func (a *App) work() {
 		Opening: protocol.OpenSessionRequest{Worker: a.o.WorkerID, Pool: a.o.WorkerPool, Host: host, Version: version(), Allocation: a.o.Allocation, Slots: a.o.MaxConcurrentFlows, Weight: a.o.WorkerWeight},
 		NewID:   store.NewID, Log: a.component("session"), Metrics: session.NewMetrics(a.registry),
 	})
-	conn := broker.Dial(broker.Options{URL: a.o.RabbitMQURL, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " tasks", Log: a.component("broker")})
+	conn := broker.Dial(broker.Options{URL: a.o.RabbitMQURL, Server: a.o.Broker, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " tasks", Log: a.component("broker")})
 	feed := link.NewFeed(conn, a.o.WorkerPool, min(a.o.MaxConcurrentFlows, 256)/4+a.o.RabbitMQPrefetch, a.runner.Offer)
 	a.mu.Lock()
 	a.keeper, a.feed, a.file = keeper, feed, file

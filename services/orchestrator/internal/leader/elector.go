@@ -51,6 +51,8 @@ type Options struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Clock      func() time.Duration // nil: Boottime
+	// Alone leads without Consul, for as long as the process lives: there is no other that could. The term is raised all the same.
+	Alone bool
 }
 
 // Elector stands for election until it is stopped.
@@ -70,6 +72,9 @@ func New(o Options) (*Elector, error) {
 		o.Clock = Boottime
 	}
 	e := &Elector{o: o, metrics: newMetrics(o.Registerer)}
+	if o.Alone {
+		return e, nil
+	}
 	var err error
 	if e.consul, err = client(o); err != nil {
 		return nil, fmt.Errorf("leader.New: %w", err)
@@ -108,6 +113,10 @@ func (e *Elector) Leading() *Term { return e.leading.Load() }
 
 // Run stands for election, works while elected, and returns when ctx has ended and the lock is released.
 func (e *Elector) Run(ctx context.Context) {
+	if e.o.Alone {
+		e.runAlone(ctx)
+		return
+	}
 	for ctx.Err() == nil {
 		if !e.standby(ctx) {
 			return
@@ -203,9 +212,11 @@ func (e *Elector) lead(ctx context.Context, l *lease) (raised bool) {
 	l.ctx, l.end = context.WithCancelCause(ctx)
 	defer l.end(errStop)
 	var helpers sync.WaitGroup
-	helpers.Go(l.guard)
-	helpers.Go(func() { e.renew(l) })
-	helpers.Go(func() { e.watch(l) })
+	if !e.o.Alone {
+		helpers.Go(l.guard)
+		helpers.Go(func() { e.renew(l) })
+		helpers.Go(func() { e.watch(l) })
+	}
 	defer helpers.Wait()
 	defer l.end(errStop)
 
@@ -295,6 +306,9 @@ func (e *Elector) watch(l *lease) {
 
 // release frees the lock at once, for the next leader.
 func (e *Elector) release(l *lease) {
+	if e.o.Alone {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	_, _, err := e.consul.KV().Release(&api.KVPair{Key: e.o.Key, Session: l.session}, (&api.WriteOptions{}).WithContext(ctx))

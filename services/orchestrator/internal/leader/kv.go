@@ -16,6 +16,9 @@ const (
 
 // KV reads the keys below a prefix, without the prefix.
 func (e *Elector) KV(ctx context.Context, prefix string) (map[string]string, error) {
+	if e.o.Alone {
+		return map[string]string{}, nil
+	}
 	pairs, _, err := e.consul.KV().List(prefix, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("Consul KV %s: %w", prefix, err)
