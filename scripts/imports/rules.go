@@ -71,6 +71,7 @@ func theRules() rules {
 			{"github.com/danielgtaylor/huma/v2/...", []string{"services/gateway/internal/api/..."}, "OpenAPI belongs to the gateway's api"},
 			{"github.com/expr-lang/expr/...", []string{internal + "expr/..."}, "the expression language belongs to expr"},
 			{"github.com/santhosh-tekuri/jsonschema/v6/...", []string{internal + "...", "services/gateway/internal/..."}, "schemas are checked at the edge"},
+			{"github.com/netresearch/go-cron/...", []string{internal + "cron"}, "what an expression comes to in a time zone is decided in one place"},
 			{"github.com/itchyny/gojq/...", []string{internal + "nodes"}, "jq belongs to data.transform"},
 			{"modernc.org/quickjs/...", []string{internal + "nodes/script"}, "JavaScript runs in processes of its own, which script keeps"},
 			{"github.com/caarlos0/env/v11/...", []string{internal + "env/..."}, "options belong to env"},
