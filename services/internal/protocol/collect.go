@@ -108,6 +108,7 @@ func (c *Collector) apply(ctx context.Context, entries []Entry, park bool) (Outc
 		HandOut: append(first.HandOut, second.HandOut...),
 		News:    append(first.News, second.News...),
 		Told:    append(first.Told, second.Told...),
+		Mail:    append(first.Mail, second.Mail...),
 		Behind:  append(first.Behind, second.Behind...),
 		Parked:  first.Parked + second.Parked,
 	}, err

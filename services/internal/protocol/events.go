@@ -14,6 +14,7 @@ type wireEvent struct {
 	flow.Event
 	Output json.RawMessage `json:"o,omitempty"`
 	Ref    *Value          `json:"r,omitempty"` // where the output is, when it isn't here
+	Letter ID              `json:"m,omitzero"`  // that met the wait, for people
 }
 
 // recorded is an event, and where its output is stored when it doesn't stand in the event.

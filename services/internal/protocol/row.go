@@ -33,7 +33,8 @@ const (
 // Row is the part of an execution that the rules read and write: the truth that everything is compared with.
 type Row struct {
 	ID         ID
-	Flow       ID // never changes, like Shard, Parent and Priority
+	Project    ID // never changes, like Flow, Shard, Parent and Priority
+	Flow       ID
 	State      State
 	Attempt    int    // hand-outs so far, from 1; fences everything an older one still sends
 	Seq        int    // of the last report applied in this attempt
@@ -44,11 +45,12 @@ type Row struct {
 	Hold       string // what of flow control it waits for before it may be handed out ("": nothing)
 	Paused     string // who paused it, and why ("": nobody)
 	Limited    bool   // flow control has rows of it: its end frees them. Fixed at accept
+	Calls      bool   // it has started children that it waits for: they end with it. Set when it calls
 	Undoes     bool   // its flow has compensations: a cancel lets them run before it ends. Fixed at accept
 	Cancel     State  // "" or what it shall end as (Cancelled, TimedOut) when its owner lets go
 	Deaths     int    // sessions that died while owning it
 	Retries    int    // by users
-	Parent     ID
+	Parent     ID     // that waits for it; zero: nobody does
 	Priority   string
 	Pool       string    // whose queue it is in, or was in last
 	QueuedAt   time.Time // database's clock

@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -158,17 +157,4 @@ func (r *Row) wake(now time.Time) bool {
 	}
 	r.again(now)
 	return true
-}
-
-// metByTime makes the events of waits whose time has come.
-func metByTime(waits []OpenWait, now time.Time) (json.RawMessage, error) {
-	events := make([]flow.Event, 0, len(waits))
-	for _, w := range waits {
-		e := flow.Event{Type: flow.EventMet, Node: w.Node, Iteration: w.Iteration, At: now}
-		if w.Kind != flow.WaitTimer && w.Kind != flow.WaitRetry {
-			e.Port = "expired"
-		}
-		events = append(events, e)
-	}
-	return EncodeEvents(events)
 }

@@ -27,6 +27,7 @@ type Outcome struct {
 	HandOut []ID // queued now: publish their tasks
 	News    []News
 	Told    []CancelOrder // owners that should hear of a cancel soon
+	Mail    []ID          // executions with pending letters: Post acts on them
 	Parked  int           // entries of a batch that went to the dead letters
 	Behind  []ID          // executions whose reports came with a gap; nothing of this batch was written when the caller asked for that
 }
@@ -89,8 +90,9 @@ func (b *batch) write(ctx context.Context, tx Tx) error {
 			b.out.HandOut = append(b.out.HandOut, id)
 		}
 	}
+	b.post()
 	c := &b.changes
-	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead) == 0 {
+	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked) == 0 {
 		return nil
 	}
 	return tx.Write(ctx, c)
@@ -156,6 +158,9 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 		owned[e.Session] = list
 		dead = append(dead, e.Session)
 		ids = append(ids, list...)
+	}
+	if err := lockKeys(ctx, tx, entries); err != nil {
+		return Outcome{}, fmt.Errorf("reports: %w", err)
 	}
 	b, err := lock(ctx, tx, ids)
 	if err != nil {
@@ -240,53 +245,18 @@ func (b *batch) openWaits(e *Entry) {
 }
 
 // look wakes executions that suspend in this very transaction and have a wait that is met already: its time came while
-// another of the execution's waits was being worked on.
+// another of the execution's waits was being worked on, or a letter for it came first.
 func (b *batch) look(ctx context.Context, tx Tx, suspended []ID) error {
 	open, err := tx.OpenWaits(ctx, suspended)
 	if err != nil {
 		return err
 	}
 	open = append(open, b.changes.Opened...)
-	return b.meetDue(open)
-}
-
-// meetDue wakes the waiting executions among the waits' owners that have a due one. A wait that is listed twice counts once.
-func (b *batch) meetDue(open []OpenWait) error {
-	type place struct {
-		id              ID
-		node, iteration string
+	there, err := letters(ctx, tx, open)
+	if err != nil {
+		return err
 	}
-	seen := map[place]bool{}
-	due := map[ID][]OpenWait{}
-	var order []ID
-	for _, w := range open {
-		p := place{w.Execution, w.Node, w.Iteration}
-		if w.Due.IsZero() || w.Due.After(b.now) || seen[p] {
-			continue
-		}
-		seen[p] = true
-		if len(due[w.Execution]) == 0 {
-			order = append(order, w.Execution)
-		}
-		due[w.Execution] = append(due[w.Execution], w)
-	}
-	for _, id := range order {
-		r, ok := b.rows[id]
-		if !ok || !r.wake(b.now) {
-			continue
-		}
-		b.touch(r)
-		events, err := metByTime(due[id], b.now)
-		if err != nil {
-			return err
-		}
-		b.changes.Reports = append(b.changes.Reports, StoredReport{Execution: id, Attempt: r.Attempt, Events: events})
-		for _, w := range due[id] {
-			w.Met = b.now
-			b.changes.Met = append(b.changes.Met, w)
-		}
-	}
-	return nil
+	return b.meet(open, there)
 }
 
 // WakeDue wakes executions whose waits are due by the database's clock [7].
@@ -299,7 +269,7 @@ func WakeDue(ctx context.Context, tx Tx, ids []ID) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, fmt.Errorf("timers: %w", err)
 	}
-	if err := b.meetDue(open); err != nil {
+	if err := b.meet(open, nil); err != nil {
 		return Outcome{}, fmt.Errorf("timers: %w", err)
 	}
 	if err := b.write(ctx, tx); err != nil {

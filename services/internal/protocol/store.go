@@ -31,6 +31,8 @@ type Store interface {
 	DueWaits(ctx context.Context, horizon time.Duration, limit int) (waits []OpenWait, now time.Time, err error)
 	// Overdue lists executions that are not final, not flagged for cancel and past their deadline.
 	Overdue(ctx context.Context, limit int) ([]ID, error)
+	// Mail lists executions with letters that have been pending for at least age, oldest first.
+	Mail(ctx context.Context, age time.Duration, limit int) ([]ID, error)
 	// LiveSessions lists the sessions that are alive, with their beats.
 	LiveSessions(ctx context.Context) ([]Session, error)
 	// DeadOwners lists dead sessions that still own executions.
@@ -55,6 +57,19 @@ type Tx interface {
 	Owned(ctx context.Context, session ID, shard int, limit int) ([]ID, error)
 	// OpenWaits lists the open waits of executions that are locked.
 	OpenWaits(ctx context.Context, executions []ID) ([]OpenWait, error)
+	// LockKeys takes locks on names until the transaction ends; they are sorted.
+	LockKeys(ctx context.Context, names []string) error
+	// Waiters lists for each key executions that are waiting and have an open wait for it, longest first, some of each, without locking them.
+	Waiters(ctx context.Context, keys []Waiter, each int) (map[Waiter][]ID, error)
+	// Known tells of each letter what is stored.
+	Known(ctx context.Context, letters []Letter) ([]KnownLetter, error)
+	// Letters lists untaken letters that may meet the waits, which needn't be written yet: those to the wait's execution, and those to whoever waits for its key that
+	// have not expired, the oldest, no more than there are waits for it.
+	Letters(ctx context.Context, waits []OpenWait) ([]Letter, error)
+	// Pending lists the pending letters to executions: ID, Execution and Kind.
+	Pending(ctx context.Context, executions []ID) ([]Letter, error)
+	// Children lists children of executions that are waited for, not final and not flagged, without locking them.
+	Children(ctx context.Context, parents []ID, limit int) ([]Child, error)
 	// Write applies everything that a batch has decided, for rows that are locked.
 	Write(ctx context.Context, c *Changes) error
 
@@ -91,6 +106,9 @@ type Changes struct {
 	Opened  []OpenWait   // inserted; one that exists for (execution, node, iteration) and is open stays as it is
 	Met     []OpenWait   // Met is set where the wait is open
 	Dead    []DeadLetter // a zero ID or At is filled in by the store
+	Posted  []Letter     // inserted as they are; one whose id exists stays as it is. The executions that they are to need not be locked
+	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error
+	Looked  []ID         // letters that are pending no more
 }
 
 // StoredReport is one row of the reports table; /steps and tasks are made from it.

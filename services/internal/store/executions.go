@@ -271,7 +271,6 @@ func (db *DB) ExistingExecutions(ctx context.Context, ids []protocol.ID) (map[pr
 // Execution is an execution as it is shown.
 type Execution struct {
 	protocol.Row
-	Project   protocol.ID
 	Version   int
 	Trigger   string
 	Client    string
@@ -287,13 +286,13 @@ type Execution struct {
 	CreatedAt time.Time
 }
 
-const executionColumns = rowColumns + `, e.project_id, e.flow_version, e.trigger, e.client, e.labels, e.deadline, e.root_id, e.replay_of, e.created_at, e.error`
+const executionColumns = rowColumns + `, e.flow_version, e.trigger, e.client, e.labels, e.deadline, e.root_id, e.replay_of, e.created_at, e.error`
 
 // values are read where one execution is asked for; lists go without.
 const executionValues = `, e.input, e.output, e.input_ref, e.output_ref, e.input_size, e.output_size`
 
 func executionTargets(x *Execution, failure *[]byte) []any {
-	return append(rowTargets(&x.Row), (*dbID)(&x.Project), &x.Version, &x.Trigger, &x.Client, &x.Labels, dbTime{&x.Deadline}, (*dbID)(&x.Root), (*dbID)(&x.ReplayOf), dbTime{&x.CreatedAt}, failure)
+	return append(rowTargets(&x.Row), &x.Version, &x.Trigger, &x.Client, &x.Labels, dbTime{&x.Deadline}, (*dbID)(&x.Root), (*dbID)(&x.ReplayOf), dbTime{&x.CreatedAt}, failure)
 }
 
 func scanListed(r pgx.Rows, x *Execution) error {

@@ -17,7 +17,7 @@ import (
 const DeleteBatch = 1000
 
 // dependents are what dies with an execution and is not in a partition of its day.
-var dependents = []string{"payloads", "waits", "signals"}
+var dependents = []string{"payloads", "waits", "letters", "calls"}
 
 // retentionOf reads settings.retention of a flow document; nil: it has none, and the platform's holds. The documents that come here were checked: what
 // can't be read is as good as not there.
@@ -170,13 +170,13 @@ func (db *DB) DeleteOrphans(ctx context.Context, from, to protocol.ID) (map[stri
 var old = map[string]string{
 	"idempotency_keys": `created_at < $1`,
 	"sessions":         `settled_at < $1`,
-	"signals":          `(taken_at < $1 OR expires_at < $1)`,
+	"letters":          `(taken_at < $1 OR expires_at < $1)`,
 	"dead_letters":     `at < $1`,
 	"decisions":        `id < $2 AND at < $1`,
 	"fires":            `at < $1`,
 }
 
-// DeleteOld deletes a batch of a table's rows that are older than keep, and tells how many: idempotency_keys, sessions (settled ones), signals (taken or
+// DeleteOld deletes a batch of a table's rows that are older than keep, and tells how many: idempotency_keys, sessions (settled ones), letters (taken or
 // expired), dead_letters, decisions, fires, audit (not below 90 days).
 func (db *DB) DeleteOld(ctx context.Context, table string, keep time.Duration) (n int, err error) {
 	if table == "audit" {

@@ -92,7 +92,7 @@ func TestRights(t *testing.T) {
 		{`INSERT INTO audit (id, actor, action, object) VALUES (gen_random_uuid(), 'x', 'x', 'x')`, "go"}, {`UPDATE audit SET actor = 'y'`, ""}, {`DELETE FROM audit`, ""},
 		{insertExecution, "go"}, {`UPDATE executions SET seq = seq`, "go"}, {`DELETE FROM executions`, "o"}, {`SELECT FROM executions`, "go"},
 		{`SELECT FROM reports`, "go"}, {`UPDATE reports SET seq = seq`, "o"}, {`DELETE FROM reports`, "o"},
-		{`UPDATE waits SET due = due`, "go"}, {`UPDATE signals SET name = name`, "go"}, {`SELECT FROM payloads`, "go"},
+		{`UPDATE waits SET due = due`, "go"}, {`UPDATE letters SET key = key`, "go"}, {`DELETE FROM letters`, "o"}, {`SELECT FROM calls`, "go"}, {`INSERT INTO calls (execution_id, node, child_id, depth) VALUES (gen_random_uuid(), 'n', gen_random_uuid(), 1)`, "o"}, {`UPDATE calls SET depth = 1`, ""}, {`SELECT FROM payloads`, "go"},
 		{`SELECT FROM sessions`, "go"}, {`UPDATE sessions SET beat = beat`, "o"}, {`UPDATE sessions SET drain = drain`, "go"}, {`UPDATE sessions SET tuned = tuned`, "o"}, {`UPDATE dead_letters SET reason = reason`, "o"}, {`UPDATE leader_state SET value = value`, "o"}, {`INSERT INTO sessions (id, worker) VALUES (gen_random_uuid(), 'w')`, "o"},
 		{`UPDATE settings SET value = value`, "go"}, {`SELECT FROM settings`, "go"},
 		{`INSERT INTO terms (term, holder) VALUES (1, 'x')`, "o"}, {`DELETE FROM terms`, ""}, {`SELECT FROM decisions`, "go"}, {`DELETE FROM dead_letters`, "go"}, {`SELECT FROM dead_letters`, "go"},

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -123,6 +124,12 @@ func fixture(b *bundle) storetest.Fixture {
 				t.Fatal(err)
 			}
 			return out
+		},
+		Project: DefaultProject,
+		Call: func(t *testing.T, parent, child protocol.ID) {
+			t.Helper()
+			b.sql(t, fmt.Sprintf(`UPDATE executions SET calls = true WHERE id = '%[1]s'; UPDATE executions SET parent_id = '%[1]s' WHERE id = '%[2]s';
+				INSERT INTO calls (execution_id, node, iteration, child_id, depth) VALUES ('%[1]s', 'call', '%[2]s', '%[2]s', 1)`, parent, child))
 		},
 		Dead: func(t *testing.T) []protocol.DeadLetter {
 			out, _, err := db.ListDeadLetters(t.Context(), Page{})

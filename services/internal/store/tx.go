@@ -21,11 +21,11 @@ var _ protocol.Tx = (*tx)(nil)
 func (t *tx) Now(context.Context) (time.Time, error) { return t.now, nil }
 
 // rowColumns are those of protocol.Row, in the order of rowTargets.
-const rowColumns = `e.id, e.flow_id, e.state, e.attempt, e.seq, e.owner, e.run, e.handed, e.shard, e.hold, e.paused, e.limited, e.undoes, e.cancel, e.deaths, e.retries, e.parent_id, e.priority, e.pool, e.queued_at, e.started_at, e.finished_at`
+const rowColumns = `e.id, e.project_id, e.flow_id, e.state, e.attempt, e.seq, e.owner, e.run, e.handed, e.shard, e.hold, e.paused, e.limited, e.undoes, e.calls, e.cancel, e.deaths, e.retries, e.parent_id, e.priority, e.pool, e.queued_at, e.started_at, e.finished_at`
 
 // rowTargets are where rowColumns are scanned to.
 func rowTargets(r *protocol.Row) []any {
-	return []any{(*dbID)(&r.ID), (*dbID)(&r.Flow), (*string)(&r.State), &r.Attempt, &r.Seq, (*dbID)(&r.Owner), &r.Run, &r.Handed, &r.Shard, &r.Hold, &r.Paused, &r.Limited, &r.Undoes, (*string)(&r.Cancel), &r.Deaths, &r.Retries,
+	return []any{(*dbID)(&r.ID), (*dbID)(&r.Project), (*dbID)(&r.Flow), (*string)(&r.State), &r.Attempt, &r.Seq, (*dbID)(&r.Owner), &r.Run, &r.Handed, &r.Shard, &r.Hold, &r.Paused, &r.Limited, &r.Undoes, &r.Calls, (*string)(&r.Cancel), &r.Deaths, &r.Retries,
 		(*dbID)(&r.Parent), &r.Priority, &r.Pool, dbTime{&r.QueuedAt}, dbTime{&r.StartedAt}, dbTime{&r.FinishedAt}}
 }
 

@@ -51,6 +51,11 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 	if len(c.Met) > 0 {
 		todo = append(todo, meetWaits(c.Met))
 	}
+	mail, err := writeLetters(c)
+	if err != nil {
+		return err
+	}
+	todo = append(todo, mail...)
 	if len(c.Dead) > 0 {
 		todo = append(todo, insertDead(c.Dead, t.now))
 	}

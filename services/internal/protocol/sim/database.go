@@ -21,6 +21,8 @@ type database struct {
 	execs    []*execution
 	sessions []*session
 	dead     []protocol.DeadLetter
+	letters  []*letter // oldest first
+	keys     map[string]*rowLock
 	downTill int64
 	downFrom int64
 }
@@ -34,6 +36,8 @@ type execution struct {
 	waits   []protocol.OpenWait
 	result  *protocol.FinalResult
 	lock    rowLock
+
+	callRetries int // of its parent when it was called
 
 	over      int64 // when its last attempt ended
 	cancelled bool  // a user asked for it
@@ -311,6 +315,7 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 			}
 		}
 	}
+	db.takeLetters(c, s)
 	for _, d := range c.Dead {
 		d.ID, d.At = idOf('d', len(db.dead)+1), s.time()
 		db.dead = append(db.dead, d)

@@ -42,7 +42,10 @@ func TestStore(t *testing.T) {
 			},
 			Reports: func(_ *testing.T, id protocol.ID) []protocol.StoredReport { return s.execution(id).reports },
 			Waits:   func(_ *testing.T, id protocol.ID) []protocol.OpenWait { return s.execution(id).waits },
-			Dead:    func(*testing.T) []protocol.DeadLetter { return s.db.dead },
+			Call: func(_ *testing.T, parent, child protocol.ID) {
+				s.execution(parent).row.Calls, s.execution(child).row.Parent = true, parent
+			},
+			Dead: func(*testing.T) []protocol.DeadLetter { return s.db.dead },
 		}
 	})
 }
@@ -97,6 +100,10 @@ func (o *outside) Overdue(ctx context.Context, limit int) ([]protocol.ID, error)
 
 func (o *outside) LiveSessions(ctx context.Context) ([]protocol.Session, error) {
 	return call(o, func(st store) ([]protocol.Session, error) { return st.LiveSessions(ctx) })
+}
+
+func (o *outside) Mail(ctx context.Context, age time.Duration, limit int) ([]protocol.ID, error) {
+	return call(o, func(st store) ([]protocol.ID, error) { return st.Mail(ctx, age, limit) })
 }
 
 func (o *outside) DeadOwners(ctx context.Context, limit int) ([]protocol.ID, error) {

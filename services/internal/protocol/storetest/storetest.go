@@ -29,6 +29,10 @@ type Fixture struct {
 	// Reports and Waits read all of an execution, in their order.
 	Reports func(t *testing.T, id protocol.ID) []protocol.StoredReport
 	Waits   func(t *testing.T, id protocol.ID) []protocol.OpenWait
+	// Project is that of the executions.
+	Project protocol.ID
+	// Call makes an execution the child that another waits for.
+	Call func(t *testing.T, parent, child protocol.ID)
 	// Dead reads all dead letters.
 	Dead func(t *testing.T) []protocol.DeadLetter
 	// Concurrent says that transactions may run on several goroutines at once: the tests of locks need it.
@@ -72,6 +76,11 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"unhanded again after a wake", unhandedAgain},
 		{"due waits of waiting executions only", dueWaits},
 		{"overdue", overdue},
+		{"letters to an execution", lettersTo},
+		{"letters to whoever waits", lettersByKey},
+		{"a letter and who begins to wait meet", lettersRace},
+		{"a child's end, and its parent's", childrenEnd},
+		{"a child that failed", childFailed},
 		{"a refused value", refused},
 		{"a lock is waited for, and then shows the new row", lockWaits},
 		{"read committed: each statement sees what is committed", readCommitted},
@@ -258,7 +267,7 @@ func writeRows(t *testing.T, s *suite) {
 		r.QueuedAt, r.StartedAt = want.QueuedAt, want.StartedAt
 	})
 	got := s.Row(t, ids[0])
-	want.ID, want.Flow, want.Shard, want.Priority, want.Pool = ids[0], got.Flow, got.Shard, got.Priority, got.Pool
+	want.ID, want.Project, want.Flow, want.Shard, want.Priority, want.Pool = ids[0], got.Project, got.Flow, got.Shard, got.Priority, got.Pool
 	if !got.QueuedAt.Equal(want.QueuedAt) || !got.StartedAt.Equal(want.StartedAt) || !got.FinishedAt.IsZero() {
 		t.Fatalf("times: %+v", got)
 	}

@@ -2,7 +2,7 @@
 // and past the longest retention, and deletes in batches what has a shorter one.
 //
 // An execution is kept for its flow's settings.retention, else for EXECUTION_RETENTION, from its end on: what still runs or waits is never touched,
-// however old it is. Everything dies with its execution: reports and logs, payloads, waits, signals. Other tables have bounds of their own.
+// however old it is. Everything dies with its execution: reports and logs, payloads, waits, letters. Other tables have bounds of their own.
 //
 // A drop is cheap and a delete is not, so whole days go by drop. Only where some flows keep longer than others, or an old execution still waits, are the
 // rest of that day's executions deleted one batch after the other.
@@ -40,11 +40,11 @@ const (
 	daysAhead = 7
 	// lookAgain is how long a day that can't be dropped is left alone after it was looked through.
 	lookAgain = time.Hour
-	// keepSessions, keepKeys and keepSignals: settled sessions are history for people, keys are repeated within minutes, taken and expired signals tell a
+	// keepSessions, keepKeys and keepLetters: settled sessions are history for people, keys are repeated within minutes, taken and expired signals tell a
 	// story for a while.
 	keepSessions = 7 * 24 * time.Hour
 	keepKeys     = 24 * time.Hour
-	keepSignals  = 7 * 24 * time.Hour
+	keepLetters  = 7 * 24 * time.Hour
 	day          = 24 * time.Hour
 )
 
@@ -348,7 +348,7 @@ func (p *run) history(ctx context.Context) error {
 		table string
 		keep  time.Duration
 	}{
-		{"idempotency_keys", keepKeys}, {"sessions", keepSessions}, {"signals", keepSignals},
+		{"idempotency_keys", keepKeys}, {"sessions", keepSessions}, {"letters", keepLetters},
 		{"dead_letters", p.r.o.History}, {"decisions", p.r.o.History}, {"fires", p.r.o.History}, {"audit", p.r.o.Audit},
 	} {
 		for {

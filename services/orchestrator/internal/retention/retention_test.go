@@ -104,14 +104,14 @@ func (w *world) insert(flow protocol.ID, at time.Time, n int, state string) {
 		INSERT INTO reports (execution_id, attempt, seq, events) SELECT id, 1, s, '' FROM ids, generate_series(1, 2) AS s;
 		INSERT INTO payloads (execution_id, sha256, size, data) SELECT id, '', 1, '' FROM ids;
 		INSERT INTO waits (execution_id, node, kind, since) SELECT id, 'n', 'timer', now() FROM ids;
-		INSERT INTO signals (id, project_id, execution_id, name) SELECT gen_random_uuid(), '00000000-0000-7000-8000-000000000001', id, 's' FROM ids`,
+		INSERT INTO letters (id, project_id, execution_id, kind) SELECT gen_random_uuid(), '00000000-0000-7000-8000-000000000001', id, 's' FROM ids`,
 		flow, at.Add(time.Hour).Format(time.RFC3339), n, state)
 }
 
 // left tells what is there: executions, and whether anything hangs in the air.
 func (w *world) left() string {
 	w.t.Helper()
-	return w.sql(`SELECT (SELECT count(*) FROM executions), (SELECT count(*) FROM reports), (SELECT count(*) FROM payloads), (SELECT count(*) FROM waits), (SELECT count(*) FROM signals)`)
+	return w.sql(`SELECT (SELECT count(*) FROM executions), (SELECT count(*) FROM reports), (SELECT count(*) FROM payloads), (SELECT count(*) FROM waits), (SELECT count(*) FROM letters)`)
 }
 
 func all(n int) string { return fmt.Sprintf("%d|%d|%d|%d|%d", n, 2*n, n, n, n) }
@@ -258,7 +258,7 @@ func TestHistory(t *testing.T) {
 	for _, age := range []string{"1 hour", "40 days", "400 days"} {
 		w.sql(`INSERT INTO idempotency_keys (scope, key, body_hash, execution_id, created_at) VALUES ('s', '%[1]s', '', gen_random_uuid(), now() - interval '%[1]s');
 			INSERT INTO sessions (id, worker, alive, ended_at, settled_at) VALUES (gen_random_uuid(), 'w', false, now() - interval '%[1]s', now() - interval '%[1]s'), (gen_random_uuid(), 'unsettled', false, now() - interval '%[1]s', NULL);
-			INSERT INTO signals (id, project_id, name, taken_at) VALUES (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 's', now() - interval '%[1]s');
+			INSERT INTO letters (id, project_id, kind, taken_at) VALUES (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 's', now() - interval '%[1]s');
 			INSERT INTO dead_letters (id, kind, reason, at) VALUES (gen_random_uuid(), 'k', 'r', now() - interval '%[1]s');
 			INSERT INTO terms (term, holder) VALUES (1, 'h') ON CONFLICT DO NOTHING;
 			INSERT INTO decisions (id, term, kind, reason, at) VALUES (flow_first_id(now() - interval '%[1]s'), 1, 'k', 'r', now() - interval '%[1]s');
@@ -266,7 +266,7 @@ func TestHistory(t *testing.T) {
 			INSERT INTO audit (id, actor, action, object, at) VALUES (flow_first_id(now() - interval '%[1]s'), 'a', 'a', 'o', now() - interval '%[1]s')`, age)
 	}
 	w.pass(w.retention())
-	for table, want := range map[string]string{"idempotency_keys": "1", "sessions": "4", "signals": "1", "dead_letters": "1", "decisions": "1", "fires": "1", "audit": "2"} {
+	for table, want := range map[string]string{"idempotency_keys": "1", "sessions": "4", "letters": "1", "dead_letters": "1", "decisions": "1", "fires": "1", "audit": "2"} {
 		if got := w.sql(`SELECT count(*) FROM %s`, table); got != want {
 			t.Errorf("%s: %s rows left, want %s", table, got, want)
 		}
