@@ -94,7 +94,7 @@ func (w world) run(t *testing.T, s *flow.State, r *rand.Rand) (events []flow.Eve
 				t.Fatalf("suspended with %d in flight and %d waits", s.InFlight(), len(s.OpenWaits()))
 			}
 			waits := s.OpenWaits()
-			open = append(open, w.meet(waits[r.IntN(len(waits))]))
+			open = append(open[:0], w.meet(waits[r.IntN(len(waits))]))
 		}
 		if len(open) == 0 {
 			t.Fatalf("nothing to do, nothing in flight, no wait, yet %q", s.Outcome())

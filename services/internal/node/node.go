@@ -61,6 +61,7 @@ type Call struct {
 	Iteration      string
 	Try            int
 	Attempt        int            // how often the execution was handed out
+	Retries        int            // by users, of the whole execution: what a node opened outside before the last of them is over
 	IdempotencyKey string         // <execution>/<node>/<iteration or ->, the same over tries, attempts and retries
 	Config         map[string]any // expressions evaluated
 	Scope          *flow.Scope
@@ -109,7 +110,7 @@ type Limits struct {
 type Result struct {
 	Output any
 	Port   string     // "" is main
-	Wait   *flow.Wait // only nodes of KindWait; Output and Port are then given by what meets it
+	Wait   *flow.Wait // of nodes of KindWait and KindEffect; Output and Port are then given by what meets it
 	Stop   bool       // the whole execution ends here as succeeded, with Output as its own
 }
 

@@ -12,7 +12,7 @@ import (
 type logTypes struct{}
 
 func (logTypes) Lookup(typ string, _ int) (flow.NodeType, bool) {
-	t := flow.NodeType{Type: typ, Version: 1, Kind: map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "pure": flow.KindPure, "effect": flow.KindEffect, "each": flow.KindContainer}[typ]}
+	t := flow.NodeType{Type: typ, Version: 1, Kind: map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "pure": flow.KindPure, "effect": flow.KindEffect, "each": flow.KindContainer, "wait": flow.KindWait}[typ]}
 	if typ == "each" {
 		t.Container = flow.Foreach
 	}

@@ -60,7 +60,7 @@ type Entry struct {
 	Output    json.RawMessage `json:"output,omitempty"`    // EntryFinal
 	OutputRef *Value          `json:"outputRef,omitempty"` // EntryFinal: where the output is, when it is larger than MaxInline
 	Error     *flow.Failure   `json:"error,omitempty"`     // EntryFinal
-	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend: everything that is open
+	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend: everything that is open; EntryStep, EntryYield: what has been opened since the last report, but for pauses
 	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`
 	Logs      json.RawMessage `json:"logs,omitempty"` // JSON list of LogLine: what nodes have logged since the last report. For people; no promise holds for it

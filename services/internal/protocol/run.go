@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"flowplatform/services/internal/flow"
@@ -17,7 +18,7 @@ import (
 //	                └─► nothing left: Report(final | suspend) ─► Confirmed ─► Ack (if unclaimed), Done ◄───┘
 //
 // Rules that live here: claim before the first effect, and before anything when the task was redelivered or its execution is a suspect [4];
-// no effect starts before what it may depend on is confirmed [6]; one unconfirmed report at most, a repeat has the same bytes [6]; outside the
+// no effect starts before what it may depend on is confirmed [6]; a wait of the outside is reported when it opens; one unconfirmed report at most, a repeat has the same bytes [6]; outside the
 // window nothing starts and calls are cut, the run holds and is dropped only when its session is dead [5]; suspend when
 // nothing is in flight or runnable [7]; yield when stopping [9].
 type Run struct {
@@ -41,10 +42,11 @@ type Run struct {
 
 	pending     []recorded // not in any report yet
 	log         log
-	voids       int  // State.Voids when void commands were last withdrawn
-	dirty       bool // pending holds results of effects
-	seq         int  // of the last report made
-	base        int  // of the last report confirmed
+	voids       int        // State.Voids when void commands were last withdrawn
+	dirty       bool       // pending holds results of effects
+	opened      []flow.Key // steps that have opened a wait of the outside since the last report
+	seq         int        // of the last report made
+	base        int        // of the last report confirmed
 	unconfirmed *Entry
 }
 
@@ -211,6 +213,9 @@ func (r *Run) CompletedStored(key flow.Key, e flow.Event, ref *Value) ([]Action,
 	r.note(recorded{e, ref})
 	if !e.Pure {
 		r.dirty = r.dirty || cmd.Kind == flow.KindEffect
+	}
+	if e.Type == flow.EventWaiting && e.Wait.Kind != flow.WaitTimer && e.Wait.Kind != flow.WaitRetry {
+		r.opened = append(r.opened, key)
 	}
 	return r.advance(nil), nil
 }
@@ -387,7 +392,7 @@ func (r *Run) report(out []Action) []Action {
 		for _, w := range r.state.OpenWaits() {
 			e.Waits = append(e.Waits, waitEntry(w))
 		}
-	case r.dirty && !r.owner.IsZero():
+	case (r.dirty || len(r.opened) > 0) && !r.owner.IsZero():
 	default:
 		return out
 	}
@@ -396,9 +401,28 @@ func (r *Run) report(out []Action) []Action {
 	if !r.owner.IsZero() {
 		e.Session, e.Run = r.owner, r.number
 	}
-	r.fill(e)
+	if e.Kind != EntryFinal && e.Kind != EntrySuspend {
+		e.Waits = r.openedWaits()
+	}
+	if r.fill(e); len(r.pending) == 0 {
+		r.opened = nil
+	}
 	r.unconfirmed = e
 	return append(out, Action{Op: DoReport, Entry: e})
+}
+
+// openedWaits are those of the open waits that no report has told of yet: the platform opens them at once, so that an approval or a task of the users' own
+// worker doesn't stay hidden for as long as a call in a parallel branch takes.
+func (r *Run) openedWaits() (out []WaitEntry) {
+	if len(r.opened) == 0 {
+		return nil
+	}
+	for _, w := range r.state.OpenWaits() {
+		if slices.Contains(r.opened, w.Key) {
+			out = append(out, waitEntry(w))
+		}
+	}
+	return out
 }
 
 func encodeOutput(v any) json.RawMessage {

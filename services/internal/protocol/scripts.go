@@ -208,6 +208,8 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 			}
 			if e.Kind == EntrySuspend && r.State == Waiting {
 				suspended = append(suspended, r.ID)
+			}
+			if !r.State.Final() && r.Cancel == "" {
 				b.openWaits(e)
 			}
 		}

@@ -50,7 +50,7 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command, memory f
 		iteration = "-"
 	}
 	call := node.Call{
-		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Attempt: t.attempt,
+		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Retries: cmd.Retries, Attempt: t.attempt,
 		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: slog.New(&stepLog{t: t, cmd: &cmd, secrets: s, size: new(int)}), Memory: memory,
 		Limits: node.Limits{MaxValueBytes: protocol.MaxValue},
 	}
