@@ -18,6 +18,7 @@ type Delivery struct {
 	Redelivered bool
 	Key         string
 	MessageID   string
+	At          time.Time // when it was first published, to the second
 	Type        string
 	Headers     amqp.Table
 	Epoch       uint64 // of the consumer's channel; raised whenever the channel is lost
@@ -297,7 +298,7 @@ func (k *Consumer) serve(l *link) error {
 			}
 			k.unacked.Add(1)
 			select {
-			case k.out <- Delivery{Body: d.Body, Redelivered: d.Redelivered, Key: d.RoutingKey, MessageID: d.MessageId, Type: d.Type, Headers: d.Headers, Epoch: epoch, c: k, ch: ch, tag: d.DeliveryTag}:
+			case k.out <- Delivery{Body: d.Body, Redelivered: d.Redelivered, Key: d.RoutingKey, MessageID: d.MessageId, At: d.Timestamp, Type: d.Type, Headers: d.Headers, Epoch: epoch, c: k, ch: ch, tag: d.DeliveryTag}:
 			case <-closed:
 				return errors.New("the channel was closed")
 			case <-k.ctx.Done():

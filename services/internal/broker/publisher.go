@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,7 +18,8 @@ import (
 type Message struct {
 	Exchange string // "": the platform's
 	Key      string
-	ID       string // for people and for deduplication by readers
+	ID       string    // for deduplication by readers; "": the publisher makes one
+	At       time.Time // when it was first made; zero: now
 	Type     string
 	Body     []byte
 	Headers  amqp.Table
@@ -51,6 +53,9 @@ type Publisher struct {
 	mu    sync.RWMutex
 	ended bool
 
+	name string // no other publisher has it
+	sent uint64 // messages that it has named
+
 	waiting atomic.Int64 // since when the server has said nothing to what is in flight, in nanoseconds since born; 0: nothing is
 	born    time.Time
 }
@@ -65,7 +70,7 @@ const queueDepth = 16384
 
 // NewPublisher dials a connection for publishing only.
 func NewPublisher(o Options) *Publisher {
-	p := &Publisher{conn: Dial(o), queue: make(chan job, queueDepth), stop: make(chan struct{}), idle: make(chan struct{}), born: time.Now()}
+	p := &Publisher{conn: Dial(o), queue: make(chan job, queueDepth), stop: make(chan struct{}), idle: make(chan struct{}), born: time.Now(), name: rand.Text()}
 	go p.run()
 	return p
 }
@@ -250,7 +255,8 @@ func (s *session) serve() bool {
 func (s *session) publish(j job) error {
 	tag := s.next
 	s.next++
-	s.flight[tag] = inFlight{j.done, time.Now()}
+	now := time.Now()
+	s.flight[tag] = inFlight{j.done, now}
 	if len(s.flight) == 1 {
 		s.listen()
 	}
@@ -258,9 +264,16 @@ func (s *session) publish(j job) error {
 	if exchange == "" {
 		exchange = s.p.conn.o.Exchange
 	}
+	if j.m.ID == "" {
+		s.p.sent++
+		j.m.ID = s.p.name + "." + strconv.FormatUint(s.p.sent, 10)
+	}
+	if j.m.At.IsZero() {
+		j.m.At = now
+	}
 	// CorrelationId ties a returned message to its tag: basic.return names none.
 	return s.ch.Publish(exchange, j.m.Key, true, false, amqp.Publishing{
-		DeliveryMode: amqp.Persistent, ContentType: "application/json", MessageId: j.m.ID, Type: j.m.Type, CorrelationId: strconv.FormatUint(tag, 10), Headers: j.m.Headers, Body: j.m.Body,
+		DeliveryMode: amqp.Persistent, ContentType: "application/json", MessageId: j.m.ID, Timestamp: j.m.At, Type: j.m.Type, CorrelationId: strconv.FormatUint(tag, 10), Headers: j.m.Headers, Body: j.m.Body,
 	})
 }
 

@@ -237,7 +237,8 @@ func (b *batch) park(e *Entry, reason, detail string) {
 		body = []byte(fmt.Sprintf("%+v", *e))
 	}
 	b.out.Parked++
-	b.changes.Dead = append(b.changes.Dead, DeadLetter{Kind: "report", Reason: reason, Detail: detail, Origin: "reports", Execution: e.Execution, Body: body, Count: 1})
+	id := LetterID(e.Started, e.Execution.String(), fmt.Sprint(e.Attempt, e.Run, e.Seq), reason)
+	b.changes.Dead = append(b.changes.Dead, DeadLetter{ID: id, Kind: "report", Reason: reason, Detail: detail, Origin: "reports", Execution: e.Execution, Body: body, Count: 1})
 }
 
 func (b *batch) openWaits(e *Entry) {

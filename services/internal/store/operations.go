@@ -96,7 +96,7 @@ func (db *DB) CurrentTerm(ctx context.Context) (term int64, holder string, err e
 	return rows[0].term, rows[0].holder, nil
 }
 
-// InsertDeadLetters stores what could not be processed; an id that exists is left as it is, so that a message may come twice.
+// InsertDeadLetters stores what could not be processed; an id that exists is left as it is, so that a message may come twice, and opened again if it was asked back.
 func (db *DB) InsertDeadLetters(ctx context.Context, dead []protocol.DeadLetter) error {
 	if len(dead) == 0 {
 		return nil

@@ -232,7 +232,10 @@ func meetWaits(waits []protocol.OpenWait) statement {
 		[]any{dbIDs(ids), node, iteration, met}, -1, "waits"}
 }
 
+// insertDead stores dead letters. One that is there already stays as it is: what is parked may come twice. But if somebody has asked for it back meanwhile it has
+// come again, and is open again.
 func insertDead(dead []protocol.DeadLetter, now time.Time) statement {
+	dead = eachOnce(dead) // PostgreSQL changes no row twice in one statement
 	n := len(dead)
 	ids, executions := make([]protocol.ID, n), make([]protocol.ID, n)
 	kind, reason, detail, origin := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -252,8 +255,23 @@ func insertDead(dead []protocol.DeadLetter, now time.Time) statement {
 	return statement{`
 		INSERT INTO dead_letters (id, kind, reason, detail, origin, execution_id, body, count, at)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::bytea[], $8::int[], $9::timestamptz[])
-		ON CONFLICT (id) DO NOTHING`,
+		ON CONFLICT (id) DO UPDATE SET asked_at = NULL, done_at = NULL, outcome = 'it came again', count = dead_letters.count + 1 WHERE dead_letters.asked_at IS NOT NULL`,
 		[]any{dbIDs(ids), kind, reason, detail, origin, dbIDs(executions), body, count, when}, -1, "dead letters"}
+}
+
+// eachOnce leaves out what has the id of one before it.
+func eachOnce(dead []protocol.DeadLetter) []protocol.DeadLetter {
+	if len(dead) < 2 {
+		return dead
+	}
+	seen, out := map[protocol.ID]bool{}, make([]protocol.DeadLetter, 0, len(dead))
+	for _, d := range dead {
+		if d.ID.IsZero() || !seen[d.ID] {
+			seen[d.ID] = true
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // clean makes text that PostgreSQL takes: valid UTF-8 without NUL. For texts that people read, not for keys.

@@ -317,7 +317,13 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 	}
 	db.takeLetters(c, s)
 	for _, d := range c.Dead {
-		d.ID, d.At = idOf('d', len(db.dead)+1), s.time()
+		if slices.ContainsFunc(db.dead, func(o protocol.DeadLetter) bool { return o.ID == d.ID }) {
+			continue
+		}
+		if d.ID.IsZero() {
+			d.ID = idOf('d', len(db.dead)+1)
+		}
+		d.At = s.time()
 		db.dead = append(db.dead, d)
 		s.tr("dead letter: %s %s", d.Reason, d.Detail)
 		s.Counts.Parked++

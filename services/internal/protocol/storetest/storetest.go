@@ -367,9 +367,13 @@ func deadLetters(t *testing.T, s *suite) {
 			{Kind: "execution", Reason: "poison", Origin: "recover", Execution: id, Count: 5},
 		}})
 	})
+	same := protocol.DeadLetter{ID: protocol.LetterID(time.UnixMilli(1_764_000_000_000), "a message"), Kind: "report", Reason: "unknown-execution", Execution: id, Count: 1}
+	for range 2 { // parked twice, and twice in one batch: once
+		s.txn(t, func(tx protocol.Tx) error { return tx.Write(s.ctx, &protocol.Changes{Dead: []protocol.DeadLetter{same, same}}) })
+	}
 	dead := s.Dead(t)
-	if len(dead) != 2 {
-		t.Fatalf("%d dead letters, want 2", len(dead))
+	if len(dead) != 3 {
+		t.Fatalf("%d dead letters, want 3", len(dead))
 	}
 	for _, d := range dead {
 		if d.ID.IsZero() || d.At.IsZero() || d.Execution != id {

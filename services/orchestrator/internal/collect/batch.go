@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"flowplatform/services/internal/protocol"
@@ -128,7 +129,7 @@ func (b *batch) add(queue string, d Delivery) {
 	b.messages++
 	b.last = d
 	if err != nil {
-		b.dead = append(b.dead, protocol.DeadLetter{Kind: "report", Reason: "unparseable", Detail: err.Error(), Origin: queue, Body: d.Body, Count: 1})
+		b.dead = append(b.dead, protocol.DeadLetter{ID: protocol.LetterID(d.At, d.ID), Kind: "report", Reason: "unparseable", Detail: err.Error(), Origin: queue, Body: d.Body, Count: 1})
 		return
 	}
 	for i := range report.Entries {
@@ -138,7 +139,7 @@ func (b *batch) add(queue string, d Delivery) {
 			if merr != nil {
 				body = d.Body
 			}
-			b.dead = append(b.dead, protocol.DeadLetter{Kind: "report", Reason: "unparseable", Detail: err.Error(), Origin: queue, Execution: e.Execution, Body: body, Count: 1})
+			b.dead = append(b.dead, protocol.DeadLetter{ID: protocol.LetterID(d.At, d.ID, strconv.Itoa(i)), Kind: "report", Reason: "unparseable", Detail: err.Error(), Origin: queue, Execution: e.Execution, Body: body, Count: 1})
 			continue
 		}
 		b.entries = append(b.entries, *e)

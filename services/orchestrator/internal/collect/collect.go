@@ -15,7 +15,9 @@ import (
 // Delivery is a message of a report queue. It belongs to its stream: once that is closed it can't be acknowledged any more.
 type Delivery struct {
 	Tag  uint64
-	Body []byte // never written to again
+	Body []byte    // never written to again
+	ID   string    // of the message, the same each time it is delivered
+	At   time.Time // when it was published
 }
 
 // Stream is a consumer of a report queue, on a channel of its own.

@@ -107,7 +107,7 @@ func Letter(d *broker.Delivery) protocol.DeadLetter {
 	var letter protocol.DeadLetter
 	if json.Unmarshal(d.Body, &letter) == nil && letter.Kind != "" && letter.Reason != "" {
 		if letter.ID.IsZero() {
-			letter.ID = idOf(d.MessageID)
+			letter.ID = protocol.LetterID(d.At, d.MessageID)
 		}
 		return letter
 	}
@@ -116,7 +116,7 @@ func Letter(d *broker.Delivery) protocol.DeadLetter {
 		reason = "unknown"
 	}
 	letter = protocol.DeadLetter{
-		ID: idOf(d.MessageID), Kind: "task", Reason: reason, Origin: queue, Body: d.Body, Count: 1,
+		ID: protocol.LetterID(d.At, d.MessageID, reason, queue), Kind: "task", Reason: reason, Origin: queue, Body: d.Body, Count: 1,
 		Detail: fmt.Sprintf("the broker gave this message up (%s) in the queue %q", reason, queue),
 	}
 	var task struct {
@@ -126,15 +126,6 @@ func Letter(d *broker.Delivery) protocol.DeadLetter {
 		letter.Execution = task.ID
 	}
 	return letter
-}
-
-// idOf reads a message id that is one of ours: a letter that comes twice is stored once.
-func idOf(s string) protocol.ID {
-	id, err := protocol.ParseID(s)
-	if err != nil {
-		return protocol.ID{}
-	}
-	return id
 }
 
 func text(v any) string {

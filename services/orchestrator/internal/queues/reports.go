@@ -57,7 +57,7 @@ func (s *stream) pump() {
 			epoch = d.Epoch
 			s.held[tag%uint64(len(s.held))] = d
 			select {
-			case s.out <- collect.Delivery{Tag: tag, Body: d.Body}:
+			case s.out <- collect.Delivery{Tag: tag, Body: d.Body, ID: d.MessageID, At: d.At}:
 			case <-s.consumer.Lost():
 				return
 			case <-s.stop:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -53,7 +54,7 @@ func (f *Feed) receive(q *queue, p runner.Priority, offer func(runner.Delivery))
 		f.messages.Add(1)
 		f.tasks.Add(1)
 		returns, _ := number(d.Headers[returnsHeader])
-		one := runner.Delivery{Body: d.Body, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)}
+		one := runner.Delivery{Body: d.Body, ID: d.MessageID, At: d.At, Redelivered: d.Redelivered, Returns: returns, Priority: p, Receipt: q.ledger.receive(d)}
 		if bytes.IndexByte(d.Body, '\n') < 0 {
 			offer(one)
 			continue
@@ -61,8 +62,11 @@ func (f *Feed) receive(q *queue, p runner.Priority, offer func(runner.Delivery))
 		bodies := slices.Collect(broker.Tasks(d.Body))
 		f.tasks.Add(uint64(len(bodies) - 1))
 		one.Receipt = share(one.Receipt, len(bodies))
-		for _, body := range bodies {
+		for i, body := range bodies {
 			one.Body = body
+			if d.MessageID != "" {
+				one.ID = d.MessageID + "#" + strconv.Itoa(i)
+			}
 			offer(one)
 		}
 	}

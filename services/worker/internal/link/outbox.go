@@ -68,7 +68,7 @@ func (o *Outbox) Return(ctx context.Context, d runner.Delivery) error {
 }
 
 func (o *Outbox) task(d runner.Delivery, returns int) broker.Message {
-	m := broker.Message{Key: broker.TaskKey(o.pool, d.Priority.String()), Type: "task", Body: d.Body}
+	m := broker.Message{Key: broker.TaskKey(o.pool, d.Priority.String()), ID: d.ID, At: d.At, Type: "task", Body: d.Body}
 	if returns > 0 {
 		m.Headers = map[string]any{returnsHeader: int64(returns)}
 	}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -176,11 +177,11 @@ func (r *Runner) noProgram(d Delivery, task *protocol.Task, err error) {
 	r.handBack(d, returns, "no-version")
 }
 
-// fail parks a task that can't be run, and ends its execution: every accepted execution ends.
+// fail parks a task that can't be run, and ends its execution: every accepted execution ends. Delivered again it says the same, to the byte.
 func (r *Runner) fail(d Delivery, task *protocol.Task, reason string, err error) {
 	failed := &flow.Failure{Code: reason, Message: clean(err.Error())}
 	entry := &protocol.Entry{
-		Kind: protocol.EntryFinal, Execution: task.ID, Attempt: task.Attempt, Seq: 1, State: protocol.Failed, Error: failed, Started: r.now(), Parent: task.Parent,
+		Kind: protocol.EntryFinal, Execution: task.ID, Attempt: task.Attempt, Seq: 1, State: protocol.Failed, Error: failed, Started: cmp.Or(d.At, r.now()), Parent: task.Parent,
 	}
 	body, encErr := json.Marshal(protocol.Report{V: protocol.SchemaVersion, Shard: task.Shard, Entries: []protocol.Entry{*entry}})
 	if encErr != nil {
@@ -199,7 +200,7 @@ func (r *Runner) fail(d Delivery, task *protocol.Task, reason string, err error)
 func (r *Runner) letter(d Delivery, id protocol.ID, reason string, err error) DeadLetter {
 	r.log.Error("a task is parked in the dead letters", "reason", reason, "error", err, "execution", id.String())
 	return DeadLetter{protocol.DeadLetter{
-		Kind: "task", Reason: reason, Detail: clean(err.Error()), Origin: r.opts.Worker + " " + d.Priority.String(), Execution: id, Body: d.Body, Count: d.Returns + 1, At: r.now(),
+		ID: protocol.LetterID(d.At, d.ID, reason), Kind: "task", Reason: reason, Detail: clean(err.Error()), Origin: r.opts.Worker + " " + d.Priority.String(), Execution: id, Body: d.Body, Count: d.Returns + 1, At: r.now(),
 	}}
 }
 

@@ -1,6 +1,9 @@
 package runner
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Priority of a task queue; the order is that of the weights.
 type Priority int
@@ -22,6 +25,8 @@ func (p Priority) String() string { return [...]string{"high", "normal", "low"}[
 // Delivery is a task as the broker delivered it.
 type Delivery struct {
 	Body        []byte
+	ID          string    // of the message, the same each time it is delivered; of one task among several with its place. "": its sender gave none
+	At          time.Time // when the message was first published
 	Redelivered bool
 	Returns     int // how often it went through the retry ladder, as we counted it
 	Priority    Priority
