@@ -210,7 +210,7 @@ func TestEveryRouteRefuses(t *testing.T) {
 			c.call(t, id, 413, token, strings.Repeat(" ", op.MaxBody+1), known...)
 		}
 		if strings.Contains(op.path, "{") {
-			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`}[id]
+			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`, "pauseExecution": `{"reason": "x"}`, "pauseFlow": `{"reason": "x"}`, "setPause": `{"reason": "x"}`}[id]
 			if ok {
 				body = good
 			}
@@ -309,6 +309,7 @@ func TestEveryRouteWorks(t *testing.T) {
 	ok("cancelExecution", 200, nil, x.ID)
 	c.call(t, "whyExecution", 200, b.admin, nil, x.ID)
 	c.call(t, "getExecution", 200, b.admin, nil, x.ID)
+	b.steer(t, c, ok, f.ID, x.ID)
 
 	b.hooked(t, "hooked", "h", "")
 	delete(left, "callHook")

@@ -80,8 +80,11 @@ func (f *follow) told(orders []protocol.CancelOrder) {
 // tell sends a control message to all workers.
 func (f *follow) tell(m protocol.Control) {
 	subject := "cancel"
-	if m.Drain != "" {
+	switch {
+	case m.Drain != "":
 		subject = "drain"
+	case m.Pause != nil:
+		subject = "pause"
 	}
 	body, err := json.Marshal(m)
 	if err == nil {

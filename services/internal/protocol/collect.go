@@ -109,6 +109,7 @@ func (c *Collector) apply(ctx context.Context, entries []Entry, park bool) (Outc
 		News:    append(first.News, second.News...),
 		Told:    append(first.Told, second.Told...),
 		Mail:    append(first.Mail, second.Mail...),
+		Hushed:  append(first.Hushed, second.Hushed...),
 		Behind:  append(first.Behind, second.Behind...),
 		Parked:  first.Parked + second.Parked,
 	}, err

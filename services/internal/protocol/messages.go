@@ -61,6 +61,7 @@ type Entry struct {
 	OutputRef *Value          `json:"outputRef,omitempty"` // EntryFinal: where the output is, when it is larger than MaxInline
 	Error     *flow.Failure   `json:"error,omitempty"`     // EntryFinal
 	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend: everything that is open; EntryStep, EntryYield: what has been opened since the last report, but for pauses
+	Pause     string          `json:"pause,omitempty"`     // EntryYield: the next step is of a type that is paused (NodeTypePaused)
 	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`
 	Logs      json.RawMessage `json:"logs,omitempty"` // JSON list of LogLine: what nodes have logged since the last report. For people; no promise holds for it
@@ -154,11 +155,16 @@ type SessionResponse struct {
 	Alive   bool          `json:"alive"`
 	LeaseMS int64         `json:"leaseMs"`
 	Cancels []CancelOrder `json:"cancels,omitempty"`
-	Drain   bool          `json:"drain,omitempty"`
-	Orphans []Orphan      `json:"orphans,omitempty"`
-	Gone    []int64       `json:"gone,omitempty"`  // of the runs that the renewal said it owned: those whose attempt is over
-	Slots   int           `json:"slots,omitempty"` // tuned by the leader; 0: the worker's own
-	Shards  int           `json:"shards,omitempty"`
+	// Pauses are executions of the session that are paused: hand them back at their next step. PausedTypes are the node types of which no step may
+	// begin, each with what its executions are handed back with (NodeTypePaused). PausedPool says that nothing new may begin on this worker, and why.
+	Pauses      []ID              `json:"pauses,omitempty"`
+	PausedTypes map[string]string `json:"pausedTypes,omitempty"`
+	PausedPool  string            `json:"pausedPool,omitempty"`
+	Drain       bool              `json:"drain,omitempty"`
+	Orphans     []Orphan          `json:"orphans,omitempty"`
+	Gone        []int64           `json:"gone,omitempty"`  // of the runs that the renewal said it owned: those whose attempt is over
+	Slots       int               `json:"slots,omitempty"` // tuned by the leader; 0: the worker's own
+	Shards      int               `json:"shards,omitempty"`
 }
 
 // CancelOrder tells the owner of an execution to let it end.
@@ -192,6 +198,7 @@ type EndSessionsRequest struct {
 type Control struct {
 	V      int          `json:"v"`
 	Cancel *CancelOrder `json:"cancel,omitempty"`
+	Pause  *ID          `json:"pause,omitempty"` // an execution
 	Drain  string       `json:"drain,omitempty"` // worker id
 	Tune   []TuneOrder  `json:"tune,omitempty"`  // by the leader of Term: a worker ignores what an older one says
 	Term   int64        `json:"term,omitempty"`

@@ -23,7 +23,7 @@ func (r *Row) again(now time.Time) {
 func (r *Row) finish(s State, now time.Time) {
 	r.State = s
 	r.Owner, r.Run = ID{}, 0
-	r.Cancel = ""
+	r.Cancel, r.Paused = "", ""
 	r.FinishedAt = now
 }
 
@@ -86,6 +86,9 @@ func (r *Row) apply(e *Entry, now time.Time) effect {
 		r.finish(e.State, now)
 		return effect{result: &FinalResult{ID: r.ID, Output: e.Output, OutputRef: e.OutputRef, Error: e.Error}}
 	case EntryYield:
+		if e.Pause != "" && r.Paused == "" && r.Cancel == "" {
+			r.Paused = e.Pause
+		}
 		return r.letGo(now)
 	case EntrySuspend:
 		if r.Cancel != "" { // [8] every transaction that clears an owner ends a flagged execution

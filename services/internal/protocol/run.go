@@ -36,6 +36,7 @@ type Run struct {
 	done      bool
 	draining  bool
 	cancel    State
+	pause     string // what it is handed back with (Entry.Pause)
 
 	ready    []waiting // commands that may not start yet
 	inflight map[flow.Key]flow.Command
@@ -275,6 +276,20 @@ func (r *Run) Drain() []Action {
 	return r.advance(nil)
 }
 
+// Hold tells that a step was not begun because its type is paused: what is in flight ends, and the execution is handed back with that pause.
+func (r *Run) Hold(key flow.Key, pause string) []Action {
+	cmd, ok := r.inflight[key]
+	if r.done || !ok {
+		return nil
+	}
+	delete(r.inflight, key)
+	if !r.withdraw(key) {
+		r.ready = append(r.ready, waiting{cmd: cmd, need: r.base})
+		r.pause, r.draining = pause, true
+	}
+	return r.advance(nil)
+}
+
 // Abandon is Drain without patience: calls in flight are cut, their outcome unknown.
 func (r *Run) Abandon() []Action {
 	if r.done {
@@ -386,7 +401,7 @@ func (r *Run) report(out []Action) []Action {
 	case idle && r.cancel != "":
 		e.Kind, e.State, e.Error = EntryFinal, r.cancel, endedBy(r.cancel)
 	case idle && r.draining:
-		e.Kind = EntryYield
+		e.Kind, e.Pause = EntryYield, r.pause
 	case idle && len(r.ready) == 0 && outcome == flow.Suspended:
 		e.Kind = EntrySuspend
 		for _, w := range r.state.OpenWaits() {

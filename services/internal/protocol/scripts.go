@@ -28,6 +28,7 @@ type Outcome struct {
 	News    []News
 	Told    []CancelOrder // owners that should hear of a cancel soon
 	Mail    []ID          // executions with pending letters: Post acts on them
+	Hushed  []ID          // executions whose owners should hear of a pause soon
 	Parked  int           // entries of a batch that went to the dead letters
 	Behind  []ID          // executions whose reports came with a gap; nothing of this batch was written when the caller asked for that
 }
@@ -293,18 +294,22 @@ func Cancel(ctx context.Context, tx Tx, ids []ID, as State) (Outcome, error) {
 		if !ok {
 			continue
 		}
-		changed, owned, ef := r.cancel(as, b.now)
-		if changed {
-			b.take(r, ef)
-		}
-		if owned {
-			b.out.Told = append(b.out.Told, CancelOrder{Execution: id, As: r.Cancel})
-		}
+		b.cancel(r, as)
 	}
 	if err := b.write(ctx, tx); err != nil {
 		return Outcome{}, fmt.Errorf("cancel: %w", err)
 	}
 	return b.out, nil
+}
+
+func (b *batch) cancel(r *Row, as State) {
+	changed, owned, ef := r.cancel(as, b.now)
+	if changed {
+		b.take(r, ef)
+	}
+	if owned {
+		b.out.Told = append(b.out.Told, CancelOrder{Execution: r.ID, As: r.Cancel})
+	}
 }
 
 // OpenSession ends the sessions whose death the caller has proven, and opens its own [3, 10]. It tells which it ended.
@@ -362,7 +367,9 @@ func Renew(ctx context.Context, tx Tx, renewals []RenewRequest) (map[ID]SessionR
 	out := make(map[ID]SessionResponse, len(sessions))
 	for _, id := range sessions {
 		orders, beats := alive[id]
-		out[id] = SessionResponse{Alive: beats, Drain: orders.Drain, Slots: orders.Slots, Cancels: cancels[id], Orphans: orphans(owned[id], listed[id].Runs), Gone: gone(owned[id], listed[id].Owned)}
+		told, hushed := split(cancels[id])
+		out[id] = SessionResponse{Alive: beats, Drain: orders.Drain, Slots: orders.Slots, Cancels: told, Pauses: hushed, PausedTypes: orders.PausedTypes, PausedPool: orders.PausedPool,
+			Orphans: orphans(owned[id], listed[id].Runs), Gone: gone(owned[id], listed[id].Owned)}
 	}
 	return out, nil
 }

@@ -70,6 +70,8 @@ type Tx interface {
 	Pending(ctx context.Context, executions []ID) ([]Letter, error)
 	// Children lists children of executions that are waited for, not final and not flagged, without locking them.
 	Children(ctx context.Context, parents []ID, limit int) ([]Child, error)
+	// Pauses reads what is paused beyond single executions, of the flows given.
+	Pauses(ctx context.Context, flows []ID) (Pauses, error)
 	// Write applies everything that a batch has decided, for rows that are locked.
 	Write(ctx context.Context, c *Changes) error
 
@@ -81,14 +83,16 @@ type Tx interface {
 	EndSessions(ctx context.Context, ends []SessionEnd) ([]ID, error)
 	// Runs lists what each session owns, without locking it.
 	Runs(ctx context.Context, sessions []ID) (map[ID][]Orphan, error)
-	// Cancels lists, for each session, the executions that it owns and that are flagged.
+	// Cancels lists, for each session, the executions that it owns and that are flagged, or paused: those have no As.
 	Cancels(ctx context.Context, sessions []ID) (map[ID][]CancelOrder, error)
 }
 
 // Orders is what the platform asks of a worker, beside cancels.
 type Orders struct {
-	Drain bool // stop in order
-	Slots int  // use so many; 0: your own limit
+	Drain       bool              // stop in order
+	Slots       int               // use so many; 0: your own limit
+	PausedTypes map[string]string // as in SessionResponse
+	PausedPool  string
 }
 
 // SessionEnd names a session that is to be marked dead.
@@ -109,6 +113,8 @@ type Changes struct {
 	Posted  []Letter     // inserted as they are; one whose id exists stays as it is. The executions that they are to need not be locked
 	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error
 	Looked  []ID         // letters that are pending no more
+	// Restarted are rows whose deadline begins anew: as long from now as it was from their accept.
+	Restarted []ID
 }
 
 // StoredReport is one row of the reports table; /steps and tasks are made from it.

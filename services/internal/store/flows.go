@@ -21,7 +21,7 @@ type Flow struct {
 	Labels       map[string]string
 	Published    int    // version that starts use; 0: none
 	Latest       int    // newest version
-	PausedReason string // "": not paused
+	PausedReason string // protocol.FlowPaused; "": not paused
 	Revision     int    // raised by every change: the ETag
 	CreatedAt    time.Time
 	UpdatedAt    time.Time

@@ -24,7 +24,7 @@ func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, er
 		rows, err := c.Query(ctx, `
 			SELECT e.id, e.attempt, e.shard, e.project_id, e.flow_id, e.flow_version, e.pool, e.priority, e.trigger, e.labels, e.created_at, e.deadline, e.parent_id, e.deaths,
 				e.input_codec, e.input, e.input_ref, e.input_size,
-				CASE WHEN e.attempt = 1 AND e.seq = 0 THEN NULL ELSE
+				CASE WHEN e.attempt = 1 AND e.seq = 0 AND NOT e.seeded THEN NULL ELSE
 					(SELECT array_agg(r.events ORDER BY r.attempt, r.seq) FROM reports r WHERE r.execution_id = e.id) END
 			FROM executions e
 			WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3 AND e.state = 'queued' AND e.hold = '' AND e.paused = '' AND e.owner IS NULL

@@ -115,7 +115,9 @@ func (t *tx) OpenSession(ctx context.Context, s protocol.OpenSessionRequest) err
 func (t *tx) Beat(ctx context.Context, sessions []protocol.ID) (map[protocol.ID]protocol.Orders, error) {
 	rows, err := t.conn.Query(ctx, `
 		WITH held AS MATERIALIZED (SELECT id FROM sessions WHERE id = ANY($1) AND alive ORDER BY id FOR NO KEY UPDATE)
-		UPDATE sessions s SET beat = s.beat + 1, beat_at = clock_timestamp() FROM held WHERE s.id = held.id AND s.alive RETURNING s.id, s.drain <> '', s.tuned`, dbIDs(sessions))
+		UPDATE sessions s SET beat = s.beat + 1, beat_at = clock_timestamp() FROM held WHERE s.id = held.id AND s.alive RETURNING s.id, s.drain <> '', s.tuned,
+			(SELECT jsonb_object_agg(name, jsonb_build_array(set_by, reason)) FROM pauses WHERE kind = 'node-type'),
+			(SELECT p.set_by || ': ' || p.reason FROM pauses p WHERE p.kind = 'pool' AND p.name = coalesce(nullif(s.pool, ''), 'default'))`, dbIDs(sessions))
 	if err != nil {
 		return nil, err
 	}
@@ -124,9 +126,15 @@ func (t *tx) Beat(ctx context.Context, sessions []protocol.ID) (map[protocol.ID]
 	for rows.Next() {
 		var id protocol.ID
 		var o protocol.Orders
-		if err := rows.Scan((*dbID)(&id), &o.Drain, &o.Slots); err != nil {
+		var types map[string][2]string
+		var pool *string
+		if err := rows.Scan((*dbID)(&id), &o.Drain, &o.Slots, &types, &pool); err != nil {
 			return nil, err
 		}
+		if pool != nil {
+			o.PausedPool = *pool
+		}
+		o.PausedTypes = pausedTypes(types)
 		out[id] = o
 	}
 	return out, rows.Err()
@@ -150,7 +158,8 @@ func (t *tx) EndSessions(ctx context.Context, ends []protocol.SessionEnd) ([]pro
 
 // Cancels lists what the sessions own and should end.
 func (t *tx) Cancels(ctx context.Context, sessions []protocol.ID) (map[protocol.ID][]protocol.CancelOrder, error) {
-	rows, err := t.conn.Query(ctx, `SELECT owner, id, cancel FROM executions WHERE owner = ANY($1) AND owner IS NOT NULL AND cancel <> '' ORDER BY id`, dbIDs(sessions))
+	rows, err := t.conn.Query(ctx, `SELECT owner, id, cancel FROM executions WHERE owner = ANY($1) AND owner IS NOT NULL AND cancel <> ''
+		UNION ALL SELECT owner, id, '' FROM executions WHERE owner = ANY($1) AND owner IS NOT NULL AND paused <> '' AND cancel = '' ORDER BY 2`, dbIDs(sessions))
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,9 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 	} else if len(c.Results) > 0 {
 		return fmt.Errorf("results without the rows that they belong to")
 	}
+	if len(c.Restarted) > 0 {
+		todo = append(todo, statement{`UPDATE executions SET deadline = clock_timestamp() + (deadline - coalesce(restarted_at, created_at)), restarted_at = clock_timestamp() WHERE id = ANY($1) AND deadline IS NOT NULL`, []any{dbIDs(c.Restarted)}, -1, "deadlines"})
+	}
 	if len(c.Reports) > 0 {
 		if whole := slices.DeleteFunc(slices.Clone(c.Reports), func(r protocol.StoredReport) bool { return !r.Whole }); len(whole) > 0 {
 			todo = append(todo, replaceReports(whole))

@@ -14,6 +14,7 @@ import (
 	"flowplatform/services/orchestrator/internal/fleet"
 	"flowplatform/services/orchestrator/internal/followup"
 	"flowplatform/services/orchestrator/internal/leader"
+	"flowplatform/services/orchestrator/internal/pausing"
 	"flowplatform/services/orchestrator/internal/queues"
 	"flowplatform/services/orchestrator/internal/registry"
 	"flowplatform/services/orchestrator/internal/rescue"
@@ -71,6 +72,7 @@ func (a *App) stand() error {
 	keep := retention.New(retention.Options{
 		Store: a.db, Executions: a.o.ExecutionRetention, History: a.o.HistoryRetention, Audit: a.o.AuditRetention, Log: a.component("retention"), Registerer: a.registry,
 	})
+	pauses := pausing.New(pausing.Options{Store: a.db, Follow: a.follow.Take, Log: a.component("pausing"), Registerer: a.registry})
 	steering, err := a.steering()
 	if err != nil {
 		return err
@@ -81,6 +83,7 @@ func (a *App) stand() error {
 			var loops sync.WaitGroup
 			loops.Go(func() { work.Work(ctx, term) })
 			loops.Go(func() { keep.Work(ctx, term) })
+			loops.Go(func() { pauses.Work(ctx, term) })
 			loops.Go(func() { steering.Work(ctx, term.Number, term) })
 			loops.Wait()
 		},

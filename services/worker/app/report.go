@@ -135,6 +135,9 @@ func (a *App) obey(c *broker.Consumer) {
 		if m.Cancel != nil {
 			a.runner.Cancel(*m.Cancel)
 		}
+		if m.Pause != nil {
+			a.runner.Hush(*m.Pause)
+		}
 		if len(m.Tune) > 0 && m.Term >= a.term { // of a leader, not of one before it
 			a.term = m.Term
 			a.tuneBy(m.Tune)

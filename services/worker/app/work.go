@@ -216,6 +216,15 @@ func (l listener) Orders(answer protocol.SessionResponse) {
 	for _, c := range answer.Cancels {
 		l.Cancel(c)
 	}
+	for _, id := range answer.Pauses {
+		l.Hush(id)
+	}
+	l.PauseTypes(answer.PausedTypes)
+	if answer.PausedPool != "" {
+		l.Pause("pool")
+	} else {
+		l.Resume("pool")
+	}
 	if id, _ := l.a.window.Current(); len(answer.Orphans) > 0 {
 		l.Disown(id, answer.Orphans)
 	}

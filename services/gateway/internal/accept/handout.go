@@ -44,6 +44,7 @@ type HandOutOptions struct {
 type HandOut struct {
 	o    HandOutOptions
 	wake chan struct{}
+	kick chan struct{} // ids wait that should not wait for the next look
 
 	mu     sync.Mutex
 	fresh  []store.NewExecution
@@ -67,15 +68,15 @@ func NewHandOut(o HandOutOptions) *HandOut {
 	o.MostRetry = cmp.Or(o.MostRetry, 50_000)
 	o.Limit = cmp.Or(o.Limit, 50_000)
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &HandOut{o: o, wake: make(chan struct{}, 1), stop: cancel}
+	h := &HandOut{o: o, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: cancel}
 	h.running.Go(func() { h.publishAll(ctx) })
-	h.running.Go(func() { every(ctx, o.MarkEvery, h.mark) })
-	h.running.Go(func() { every(ctx, o.RetryEvery, h.again) })
+	h.running.Go(func() { every(ctx, o.MarkEvery, nil, h.mark) })
+	h.running.Go(func() { every(ctx, o.RetryEvery, h.kick, h.again) })
 	return h
 }
 
-// every calls f again and again until ctx ends.
-func every(ctx context.Context, d time.Duration, f func(context.Context)) {
+// every calls f again and again, and when it is kicked, until ctx ends.
+func every(ctx context.Context, d time.Duration, kick <-chan struct{}, f func(context.Context)) {
 	t := time.NewTicker(d)
 	defer t.Stop()
 	for {
@@ -83,6 +84,8 @@ func every(ctx context.Context, d time.Duration, f func(context.Context)) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			f(ctx)
+		case <-kick:
 			f(ctx)
 		}
 	}
@@ -202,6 +205,20 @@ func (h *HandOut) keep(id protocol.ID) {
 		return
 	}
 	h.retry = append(h.retry, id)
+}
+
+// Again hands out executions that somebody has just committed as queued, as their rows are then. It never waits.
+func (h *HandOut) Again(ids []protocol.ID) {
+	if len(ids) == 0 {
+		return
+	}
+	for _, id := range ids {
+		h.keep(id)
+	}
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
 }
 
 // markBatch bounds the rows of one statement.

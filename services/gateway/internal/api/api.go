@@ -60,7 +60,9 @@ type Options struct {
 	Origins   []string // whose scripts may call the API; * is everybody's
 	// Told tells owners of executions that they are to end; News tells the live view. Both only for speed.
 	Told func([]protocol.CancelOrder)
-	News func([]protocol.News)
+	// HandOut publishes the tasks of executions that were just committed as queued; it never waits.
+	HandOut func([]protocol.ID)
+	News    func([]protocol.News)
 	// Tell sends a control message to all workers, only for speed.
 	Tell func(protocol.Control)
 	// Fleet is the leader's picture of what runs.
@@ -109,6 +111,7 @@ func New(o Options) *API {
 	a.flowRoutes()
 	a.startRoutes()
 	a.executionRoutes()
+	a.controlRoutes()
 	a.whyRoute()
 	a.hookRoutes()
 	a.credentialRoutes()

@@ -64,9 +64,9 @@ type Step struct {
 
 // Wait is a wait of an execution, also after it was met.
 type Wait struct {
-	Node      string    `json:"node"`
+	Node      string    `json:"node" doc:"Empty: the execution as a whole waits"`
 	Iteration string    `json:"iteration,omitempty"`
-	Kind      string    `json:"kind" enum:"timer,retry,signal,approval,children,remote"`
+	Kind      string    `json:"kind" enum:"timer,retry,signal,approval,children,remote,paused"`
 	Key       string    `json:"key,omitempty"`
 	Reason    string    `json:"reason"`
 	Since     time.Time `json:"since"`
@@ -251,7 +251,11 @@ func viewWait(w *protocol.OpenWait, now time.Time) Wait {
 	if end.IsZero() {
 		end = now
 	}
-	return Wait{Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Since: w.Since, Due: w.Due, Met: w.Met, Seconds: max(0, end.Sub(w.Since).Seconds())}
+	iteration := w.Iteration
+	if w.Node == "" { // of the execution itself
+		iteration = ""
+	}
+	return Wait{Node: w.Node, Iteration: iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Since: w.Since, Due: w.Due, Met: w.Met, Seconds: max(0, end.Sub(w.Since).Seconds())}
 }
 
 func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] }, error) {
@@ -265,6 +269,9 @@ func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] },
 	}
 	out := make([]Wait, len(rows))
 	for i := range rows {
+		if rows[i].Met.IsZero() && x.State.Final() { // a pause that the end was faster than
+			rows[i].Met = x.FinishedAt
+		}
 		out[i] = viewWait(&rows[i], a.o.Now().UTC())
 	}
 	return &struct{ Body List[Wait] }{List[Wait]{Items: out}}, nil

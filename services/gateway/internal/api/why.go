@@ -27,7 +27,7 @@ type Why struct {
 
 // Reason is one thing that is known.
 type Reason struct {
-	Code    string `json:"code" enum:"ended,cancelling,held,paused,not-handed,in-queue,no-worker,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
+	Code    string `json:"code" enum:"ended,cancelling,held,paused,pausing,pool-paused,not-handed,in-queue,no-worker,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
 	Message string `json:"message"`
 }
 
@@ -65,6 +65,9 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 	case x.Cancel != "":
 		add("cancelling", "it was asked to end (%s): its worker lets the calls in flight end first", x.Cancel)
 	}
+	if x.Paused != "" && x.State != protocol.Queued {
+		add("pausing", "it is paused (%s): a worker that has it hands it back when its steps in flight have ended, and one that waits is held when it is woken", x.Paused)
+	}
 	switch x.State {
 	case protocol.Queued:
 		out.Since = x.QueuedAt
@@ -78,7 +81,7 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 		if waits, err = a.o.DB.WaitsOf(ctx, x.ID); err == nil {
 			now := a.o.Now().UTC()
 			for i := range waits {
-				if waits[i].Met.IsZero() {
+				if waits[i].Met.IsZero() && waits[i].Node != "" {
 					out.Waits = append(out.Waits, viewWait(&waits[i], now))
 					add("waiting", "the step %s %s", waits[i].Node, waits[i].Reason)
 					out.Since = waits[i].Since
@@ -101,6 +104,9 @@ func (a *API) whyQueued(ctx context.Context, x *store.Execution, add func(code, 
 	if x.Paused != "" {
 		add("paused", "it is paused: %s", x.Paused)
 		return nil
+	}
+	if err := a.whyPool(ctx, x.Pool, add); err != nil {
+		return err
 	}
 	if x.Handed < x.Attempt {
 		add("not-handed", "it is accepted, and the broker hasn't confirmed its task yet: if that lasts, RabbitMQ is away or has an alarm")

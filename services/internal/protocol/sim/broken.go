@@ -28,6 +28,9 @@ type Broken struct {
 	EndWithoutLock     bool // the sessions of the lock file are ended before its lock is had
 	IgnoreGap          bool // a report is applied though a confirmed one before it is missing
 	SuspectsInCompany  bool // a suspect runs beside others
+	ClaimPaused        bool // a claim doesn't look at pauses
+	RetrySameAttempt   bool // a user's retry doesn't raise the attempt
+	ResumeSameAttempt  bool // a resume doesn't raise the attempt, though the task may have been refused
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
@@ -37,6 +40,8 @@ type brokenTx struct {
 	b     *Broken
 	t     *txn
 	shard int // that the transaction believes in
+
+	hidden map[protocol.ID]string // pauses
 }
 
 func (b *Broken) wrap(t *txn) protocol.Tx {
@@ -50,6 +55,7 @@ func (x *brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row,
 	rows, err := x.Tx.Lock(ctx, ids)
 	for i := range rows {
 		r := &rows[i]
+		x.lie(r)
 		switch {
 		case x.b.ClaimWaiting && x.t.name == "claims" && r.State == protocol.Waiting:
 			r.State = protocol.Queued
@@ -107,6 +113,7 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 			c.Rows[i].Handed = min(c.Rows[i].Handed, c.Rows[i].Attempt-1)
 		}
 	}
+	x.twist(c.Rows)
 	for i := range c.Rows {
 		c.Rows[i].Shard = indexOf(c.Rows[i].ID) % shards
 	}

@@ -39,9 +39,11 @@ type execution struct {
 
 	callRetries int // of its parent when it was called
 
-	over      int64 // when its last attempt ended
-	cancelled bool  // a user asked for it
-	blind     int   // newest attempt of which a confirmed report was lost, or refused by the database
+	over      int64     // when its last attempt ended
+	cancelled bool      // a user asked for it
+	blind     int       // newest attempt of which a confirmed report was lost, or refused by the database
+	restarted time.Time // when its deadline began anew
+	fresh     int       // attempt that the last retry took back: what failed up to it is as if it had not been tried
 }
 
 type session struct {
@@ -296,6 +298,9 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 			return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Seq, b.Seq))
 		})
 	}
+	for _, id := range c.Restarted {
+		db.restart(id, s)
+	}
 	for _, r := range c.Results {
 		db.execs[indexOf(r.ID)].result = &r
 	}
@@ -437,7 +442,7 @@ func (t *txn) Cancels(_ context.Context, ids []protocol.ID) (map[protocol.ID][]p
 	}
 	out := map[protocol.ID][]protocol.CancelOrder{}
 	for i, e := range t.s.db.execs {
-		if e.exists && e.row.Cancel != "" && !e.row.Owner.IsZero() && slices.Contains(ids, e.row.Owner) {
+		if e.exists && (e.row.Cancel != "" || e.row.Paused != "") && !e.row.Owner.IsZero() && slices.Contains(ids, e.row.Owner) {
 			out[e.row.Owner] = append(out[e.row.Owner], protocol.CancelOrder{Execution: idOf('e', i), As: e.row.Cancel})
 		}
 	}

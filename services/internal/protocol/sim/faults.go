@@ -262,6 +262,7 @@ func (s *Sim) start(h *host) {
 				s.spawn(h, func(p *proc) { s.accept(p, i) })
 			}
 		}
+		s.spawn(h, s.tidy)
 	}
 }
 

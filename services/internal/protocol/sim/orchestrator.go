@@ -32,6 +32,7 @@ type request struct {
 	cancels []protocol.CancelOrder
 	orphans []protocol.Orphan
 	gone    []int64
+	pauses  []protocol.ID
 }
 
 var bg = context.Background()
@@ -119,7 +120,7 @@ func (o *server) serveSessions(p *proc) {
 				o.s.reply(r, protocol.Granted)
 			case renewed[r.renew].Alive:
 				a := renewed[r.renew]
-				r.cancels, r.orphans, r.gone = a.Cancels, a.Orphans, a.Gone
+				r.cancels, r.orphans, r.gone, r.pauses = a.Cancels, a.Orphans, a.Gone, a.Pauses
 				o.s.reply(r, protocol.Granted)
 			default:
 				o.s.reply(r, protocol.SessionDead)

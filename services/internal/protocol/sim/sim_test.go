@@ -138,6 +138,9 @@ func TestBroken(t *testing.T) {
 		"sessions ended without the lock":   {EndWithoutLock: true},
 		"a gap between reports ignored":     {IgnoreGap: true},
 		"an attempt that is over goes on":   {KeepGone: true},
+		"claim what is paused":              {ClaimPaused: true},
+		"retry without the attempt":         {RetrySameAttempt: true},
+		"resume without the attempt":        {ResumeSameAttempt: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad, _ := sweep(Options{Broken: b}, 1, 20000, true)

@@ -321,6 +321,14 @@ func (w *worker) sessions(p *proc) {
 					return r.m.Gone()
 				})
 			}
+			for _, id := range req.pauses {
+				w.each(func(r *run) []protocol.Action {
+					if r.m.Execution() != id || r.m.Owner().IsZero() {
+						return nil
+					}
+					return r.m.Drain()
+				})
+			}
 			for _, c := range req.cancels {
 				w.each(func(r *run) []protocol.Action {
 					if r.m.Execution() != c.Execution {

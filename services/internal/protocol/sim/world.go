@@ -118,7 +118,7 @@ func (s *Sim) act(r *run, l *leased, cmd flow.Command) *act {
 }
 
 func (s *Sim) harm(a *act) string {
-	row, blind := s.db.execs[a.exec].row, s.db.execs[a.exec].blind
+	row, blind, fresh := s.db.execs[a.exec].row, s.db.execs[a.exec].blind, s.db.execs[a.exec].fresh
 	if a.attempt <= blind {
 		if a.attempt < row.Attempt || row.State.Final() {
 			s.Counts.BlindActs++ // a report of this attempt was lost or refused after its confirm: until the next renewal its owner can't know
@@ -131,7 +131,7 @@ func (s *Sim) harm(a *act) string {
 	switch {
 	case row.State.Final():
 		return "5 act after the end"
-	case max(s.world.conf[place{a.exec, a.node, a.try}], s.world.good[place{a.exec, a.node, 0}]) > blind:
+	case s.world.conf[place{a.exec, a.node, a.try}] > max(blind, fresh), s.world.good[place{a.exec, a.node, 0}] > blind:
 		return "2 confirmed step acts again"
 	}
 	for _, b := range s.world.acts {
@@ -153,7 +153,7 @@ func (s *Sim) harm(a *act) string {
 			return "3b older act still in flight"
 		case b.attempt == a.attempt && same && !b.cut:
 			return "4 acts again in one attempt"
-		case b.attempt < a.attempt && same && s.db.sessions[b.session].Alive && !b.cut && !b.run.lost:
+		case b.attempt < a.attempt && b.attempt > fresh && same && s.db.sessions[b.session].Alive && !b.cut && !b.run.lost:
 			return "4 acts again, no owner died"
 		}
 	}
@@ -168,7 +168,9 @@ func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 	if n.Attempt != o.Attempt || n.State.Final() {
 		s.db.execs[i].over = s.now
 	}
-	if o.State.Final() && n != o {
+	if o.State.Final() && t.name == "retry" {
+		s.retryCommitted(i, o, n)
+	} else if o.State.Final() && n != o {
 		s.fail("1 end overwritten", "E%d %s → %s by %s", i, o.State, n.State, t.name)
 	}
 	if n.Attempt < o.Attempt || n.Attempt > o.Attempt+2 || (n.Attempt == o.Attempt && n.Seq < o.Seq) {
@@ -185,6 +187,9 @@ func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 	}
 	if o.State == protocol.Waiting && n.State == protocol.Queued && n.Attempt == o.Attempt {
 		s.fail("7 wake without a new attempt", "E%d by %s", i, t.name)
+	}
+	if o.State == protocol.Queued && n.State == protocol.Running && o.Paused != "" {
+		s.fail("17 what is paused was claimed", "E%d by %s", i, t.name)
 	}
 	if !n.Owner.IsZero() && n.State == protocol.Queued {
 		s.fail("12 queued with an owner", "E%d", i)

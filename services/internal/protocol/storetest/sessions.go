@@ -19,7 +19,7 @@ func sessions(t *testing.T, s *suite) {
 			beaten, err := tx.Beat(s.ctx, ids)
 			for id, orders := range beaten {
 				alive[id] = true
-				if orders != (protocol.Orders{}) {
+				if orders.Drain || orders.Slots != 0 || orders.PausedPool != "" || len(orders.PausedTypes) > 0 {
 					t.Errorf("nobody asks anything of it: %+v", orders)
 				}
 			}

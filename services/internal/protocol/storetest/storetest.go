@@ -369,7 +369,9 @@ func deadLetters(t *testing.T, s *suite) {
 	})
 	same := protocol.DeadLetter{ID: protocol.LetterID(time.UnixMilli(1_764_000_000_000), "a message"), Kind: "report", Reason: "unknown-execution", Execution: id, Count: 1}
 	for range 2 { // parked twice, and twice in one batch: once
-		s.txn(t, func(tx protocol.Tx) error { return tx.Write(s.ctx, &protocol.Changes{Dead: []protocol.DeadLetter{same, same}}) })
+		s.txn(t, func(tx protocol.Tx) error {
+			return tx.Write(s.ctx, &protocol.Changes{Dead: []protocol.DeadLetter{same, same}})
+		})
 	}
 	dead := s.Dead(t)
 	if len(dead) != 3 {

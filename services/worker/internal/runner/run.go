@@ -53,6 +53,7 @@ const (
 	newsGone
 	newsDrain
 	newsAbandon
+	newsHeld   // a step was not begun: its type is paused
 	newsStored // the output of the final report is stored, or can't be
 )
 
@@ -70,6 +71,7 @@ type news struct {
 	claim   protocol.Claim
 	answer  protocol.Answer
 	state   protocol.State
+	text    string // newsHeld: what the execution is handed back with
 }
 
 // tell brings news. The caller works it off itself if nobody is at work; one who must not be kept (inline false) leaves pure nodes to another goroutine.
@@ -171,6 +173,8 @@ func (t *run) apply(n news) []protocol.Action {
 		return m.Cancel(n.state)
 	case newsGone:
 		return m.Gone()
+	case newsHeld:
+		return m.Hold(n.key, n.text)
 	case newsStored:
 		t.outputStored(n.entry, n.ref, n.err)
 		return nil
@@ -199,7 +203,9 @@ func (t *run) perform(actions []protocol.Action) {
 		a := &actions[i]
 		switch a.Op {
 		case protocol.DoExecute:
-			if a.Command.Kind == flow.KindEffect {
+			if text, paused := t.r.pausedType(a.Command.Type); paused {
+				t.post(news{kind: newsHeld, key: a.Command.Key, text: text})
+			} else if a.Command.Kind == flow.KindEffect {
 				t.call(a.Command)
 			} else {
 				t.pure = append(t.pure, a.Command)

@@ -75,6 +75,8 @@ type Runner struct {
 	patience  context.Context // ends when runs are given up: what waits for orchestrators waits no longer
 	impatient context.CancelFunc
 
+	pausedTypes atomic.Pointer[map[string]string]
+
 	numbers atomic.Int64
 	mu      sync.Mutex
 	runs    map[int64]*run
@@ -293,6 +295,34 @@ func (r *Runner) Cancel(order protocol.CancelOrder) {
 			t.tell(news{kind: newsCancel, state: order.As}, false)
 		}
 	}
+}
+
+// Hush tells the runs of an execution that is paused to hand it back at the next step; those that don't own it have nothing to hand back.
+func (r *Runner) Hush(execution protocol.ID) {
+	for _, t := range r.live() {
+		if t.id == execution && t.owns.Load() {
+			t.tell(news{kind: newsDrain}, false)
+		}
+	}
+}
+
+// PauseTypes sets the node types of which no step may begin, each with what executions that come to one are handed back with.
+func (r *Runner) PauseTypes(types map[string]string) {
+	if len(types) == 0 {
+		r.pausedTypes.Store(nil)
+		return
+	}
+	r.pausedTypes.Store(&types)
+}
+
+// pausedType tells whether steps of a type may not begin, and why.
+func (r *Runner) pausedType(typ string) (string, bool) {
+	types := r.pausedTypes.Load()
+	if types == nil {
+		return "", false
+	}
+	text, ok := (*types)[typ]
+	return text, ok
 }
 
 // Finish begins nothing more and hands back what was not begun. Consuming must have ended.
