@@ -172,9 +172,12 @@ func (a *App) tune(slots int) {
 	feed := a.feed
 	a.mu.Unlock()
 	if feed != nil {
-		feed.Retune(min(slots, 256) + a.o.RabbitMQPrefetch)
+		feed.Retune(a.prefetch(slots))
 	}
 }
+
+// prefetch is how many messages of each priority are held beyond what has begun. A message carries up to 16 tasks, hence the quarter.
+func (a *App) prefetch(slots int) int { return min(slots, 256)/4 + a.o.RabbitMQPrefetch }
 
 // version is the build's.
 func version() string {

@@ -17,9 +17,17 @@ func TestGO4_StopRedeliversNothing(t *testing.T) {
 	w := newWorld(t, nil, 15*time.Second)
 	flow := w.flow(t, "a", "set", "b")
 	w.outside.shut("a")
-	p := w.process(t, "stopping", "MAX_CONCURRENT_FLOWS=100", "RABBITMQ_PREFETCH=50")
+	metrics := testkit.FreePort(t)
+	p := w.process(t, "stopping", "MAX_CONCURRENT_FLOWS=100", "RABBITMQ_PREFETCH=50", fmt.Sprintf("METRICS_PORT=%d", metrics))
 	w.accept(t, flow, 500, "normal")
 	w.outside.called(t, 30*time.Second, "a", 100)
+	// All that the prefetch allows (a quarter of the slots, and 50) has come: a delivery that meets the end of the consuming on its way is returned by RabbitMQ itself, and counted.
+	testkit.Eventually(t, 20*time.Second, "75 tasks are held", func() error {
+		if held := metric(t, metrics, "worker_buffered"); held != 75 {
+			return fmt.Errorf("%v are", held)
+		}
+		return nil
+	})
 	ended := make(chan bool, 1)
 	go func() { ended <- p.Terminate(30 * time.Second) }()
 	testkit.Eventually(t, 10*time.Second, "it stops consuming", func() error { return notReady(p.base) })

@@ -40,7 +40,7 @@ func (a *App) work() {
 		NewID:   store.NewID, Log: a.component("session"), Metrics: session.NewMetrics(a.registry),
 	})
 	conn := broker.Dial(broker.Options{URL: a.o.RabbitMQURL, Server: a.o.Broker, Exchange: a.o.RabbitMQExchange, Name: "worker " + a.o.WorkerID + " tasks", Log: a.component("broker")})
-	feed := link.NewFeed(conn, a.o.WorkerPool, min(a.o.MaxConcurrentFlows, 256)/4+a.o.RabbitMQPrefetch, a.runner.Offer)
+	feed := link.NewFeed(conn, a.o.WorkerPool, a.prefetch(a.o.MaxConcurrentFlows), a.runner.Offer)
 	a.mu.Lock()
 	a.keeper, a.feed, a.file = keeper, feed, file
 	if a.ctx.Err() == nil {
