@@ -55,7 +55,14 @@ variable "worker_slots" {
   description = "Executions that a worker runs at once at the most, for example 1000."
 }
 
+variable "worker_pool" {
+  type        = string
+  description = "The pool whose tasks its workers take; each pool is a job of its own, for example default (job worker) or gpu (job worker-gpu)."
+}
+
 job "worker" {
+  id          = var.worker_pool == "default" ? "worker" : "worker-${var.worker_pool}"
+  name        = var.worker_pool == "default" ? "worker" : "worker-${var.worker_pool}"
   datacenters = var.datacenters
   type        = "service"
 
@@ -137,6 +144,7 @@ job "worker" {
         ORCHESTRATOR_URL     = "consul://orchestrator"
         PORT                 = "${NOMAD_PORT_http}"
         WORKER_ID            = "${NOMAD_ALLOC_ID}"
+        WORKER_POOL          = var.worker_pool
         WORKER_STATE_DIR     = "${NOMAD_ALLOC_DIR}/data"
       }
 

@@ -8,6 +8,7 @@ log_level   = "info"
 gateway_count      = 1
 orchestrator_count = 2
 worker_count       = 2
+worker_pool        = "default"
 worker_slots       = 1000
 
 # Two cores for everything.

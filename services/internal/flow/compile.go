@@ -49,6 +49,7 @@ func (c *compiler) notYet(ptr, what string) {
 
 func (c *compiler) settings() {
 	s := &c.def.Settings
+	c.pool("/settings/pool", s.Pool)
 	if s.Timeout != 0 {
 		c.within("/settings/timeout", s.Timeout, time.Second, MaxFlowTimeout)
 	}
@@ -66,6 +67,16 @@ func (c *compiler) settings() {
 	}
 	if s.Debounce != nil {
 		c.notYet("/settings/debounce", "debounce")
+	}
+}
+
+// pool checks a pool's name: it becomes part of names of queues.
+func (c *compiler) pool(ptr, name string) {
+	bad := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}
+	if len(name) > 64 || strings.ContainsFunc(name, bad) {
+		c.add(ptr, "pool", "%s is no name of a pool: letters, digits, - and _, at most 64", describe(name))
 	}
 }
 
@@ -92,9 +103,7 @@ func (c *compiler) node(i int) {
 	if n.Compensate != "" {
 		c.notYet(ptr+"/compensate", "compensation")
 	}
-	if n.Pool != "" && n.Pool != c.def.Settings.Pool {
-		c.notYet(ptr+"/pool", "a pool of its own for one node (settings.pool holds for the whole flow)")
-	}
+	c.pool(ptr+"/pool", n.Pool)
 	if n.Timeout != 0 {
 		c.within(ptr+"/timeout", n.Timeout, time.Millisecond, MaxNodeTimeout)
 	}
@@ -113,6 +122,13 @@ func (c *compiler) node(i int) {
 	n.TypeVersion = typ.Version
 	pn.version, pn.kind, pn.container, pn.wants, pn.timeout = typ.Version, typ.Kind, typ.Container, typ.Inputs, time.Duration(n.Timeout)
 	c.typ[i] = typ
+	switch {
+	case n.Pool == "":
+	case typ.Kind == KindEffect:
+		pn.pool = n.Pool
+	case typ.Kind == KindContainer || typ.Kind == KindTrigger:
+		c.add(ptr+"/pool", "pool", "%s doesn't run on a worker by itself: set the pool on the nodes that shall run there", n.ID)
+	}
 	if pn.timeout == 0 {
 		pn.timeout = typ.Timeout
 	}

@@ -209,6 +209,7 @@ type Command struct {
 	Kind    Kind
 	Config  map[string]any // expressions evaluated
 	Timeout time.Duration
+	Pool    string    // of an effect: whose workers may run it; "": those of the flow's pool. Anything else runs anywhere
 	Try     int       // 1 is the first
 	Retries int       // how often users have retried the execution: what an earlier time opened for this step is over
 	Until   time.Time // for Sleep

@@ -35,6 +35,7 @@ type programNode struct {
 	onError   string
 	timeout   time.Duration
 	retry     *Retry
+	pool      string // of an effect that must run in another pool than the flow's, or in its own for certain
 	config    *template
 	wants     bool           // its commands carry Inputs
 	constant  map[string]any // the config, when it holds no expression

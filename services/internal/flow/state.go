@@ -196,7 +196,7 @@ func (s *State) Next() []Command {
 		if st.f.owner != nil && st.f.void() {
 			continue
 		}
-		cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout,
+		cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout, Pool: n.pool,
 			Try: st.try, Retries: s.retries, Seed: st.seed, Now: st.entry, Scope: st.scope}
 		switch st.state {
 		case stepAsked:

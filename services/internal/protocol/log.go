@@ -109,7 +109,7 @@ func (r *Run) fill(e *Entry) {
 	}
 	r.pending = slices.Clone(r.pending[take:])
 	r.dirty = true
-	e.Kind, e.State, e.Output, e.Error, e.Waits, e.Pause = EntryStep, "", nil, nil, nil, ""
+	e.Kind, e.State, e.Output, e.Error, e.Waits, e.Pause, e.Pool = EntryStep, "", nil, nil, nil, "", ""
 	for i := range r.ready { // what may depend on the rest waits for the report with it
 		if w := &r.ready[i]; w.need == r.seq {
 			w.need = r.seq + 1

@@ -64,6 +64,7 @@ type Entry struct {
 	Pause     string          `json:"pause,omitempty"`     // EntryYield: the next step is of a type that is paused (NodeTypePaused)
 	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`
+	Pool      string          `json:"pool,omitempty"` // EntryYield: whose queue the execution goes to; "": it stays in the one that it is in
 	Logs      json.RawMessage `json:"logs,omitempty"` // JSON list of LogLine: what nodes have logged since the last report. For people; no promise holds for it
 }
 

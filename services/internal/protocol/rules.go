@@ -89,6 +89,9 @@ func (r *Row) apply(e *Entry, now time.Time) effect {
 		if e.Pause != "" && r.Paused == "" && r.Cancel == "" {
 			r.Paused = e.Pause
 		}
+		if e.Pool != "" {
+			r.Pool = e.Pool
+		}
 		return r.letGo(now)
 	case EntrySuspend:
 		if r.Cancel != "" { // [8] every transaction that clears an owner ends a flagged execution

@@ -20,11 +20,12 @@ import (
 // Rules that live here: claim before the first effect, and before anything when the task was redelivered or its execution is a suspect [4];
 // no effect starts before what it may depend on is confirmed [6]; a wait of the outside is reported when it opens; one unconfirmed report at most, a repeat has the same bytes [6]; outside the
 // window nothing starts and calls are cut, the run holds and is dropped only when its session is dead [5]; suspend when
-// nothing is in flight or runnable [7]; yield when stopping [9].
+// nothing is in flight or runnable [7], or go to the pool whose workers must do what is left [7]; yield when stopping [9].
 type Run struct {
 	task    Task
 	state   *flow.State
-	number  int64 // drawn for this delivery
+	home    string // the flow's pool
+	number  int64  // drawn for this delivery
 	started time.Time
 
 	session   ID   // the session that is open now; zero: none
@@ -85,7 +86,7 @@ func NewRun(task Task, program *flow.Program, record flow.Record, events []flow.
 	if err != nil {
 		return nil, fmt.Errorf("run %s: the recorded steps don't fit the flow's version: %w", task.ID, err)
 	}
-	return &Run{task: task, state: st, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}, log: newLog(program, task.Steps)}, nil
+	return &Run{task: task, state: st, home: program.Definition().Settings.Pool, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}, log: newLog(program, task.Steps)}, nil
 }
 
 // Execution names the execution that is run.
@@ -348,6 +349,8 @@ func (r *Run) startReady(out []Action) []Action {
 	for _, w := range r.ready {
 		effect := w.cmd.Kind == flow.KindEffect && w.cmd.Op == flow.OpRun
 		switch {
+		case effect && r.foreign(w.cmd):
+			keep = append(keep, w)
 		case effect && r.owner.IsZero():
 			out = r.claim(out)
 			keep = append(keep, w)
@@ -402,6 +405,8 @@ func (r *Run) report(out []Action) []Action {
 		e.Kind, e.State, e.Error = EntryFinal, r.cancel, endedBy(r.cancel)
 	case idle && r.draining:
 		e.Kind, e.Pause = EntryYield, r.pause
+	case idle && r.leaves() != "":
+		e.Kind, e.Pool = EntryYield, r.leaves()
 	case idle && len(r.ready) == 0 && outcome == flow.Suspended:
 		e.Kind = EntrySuspend
 		for _, w := range r.state.OpenWaits() {

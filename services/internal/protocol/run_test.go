@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"flowplatform/services/internal/flow"
@@ -60,5 +61,43 @@ func TestWaitsAreReportedWhenTheyOpen(t *testing.T) {
 	actions = completed(t, r, "a", flow.Event{Type: flow.EventSucceeded, At: t0})
 	if len(actions) != 1 || actions[0].Entry.Kind != EntrySuspend || len(actions[0].Entry.Waits) != 3 {
 		t.Fatalf("the suspend doesn't tell of all: %+v", actions)
+	}
+}
+
+// Effects of another pool are held until nothing of this one is left to do; then the execution is handed over, and there it is the other way round.
+func TestARunBelongsToOnePool(t *testing.T) {
+	def := &flow.Definition{Name: "x", Nodes: []flow.Node{{ID: "s", Type: "trigger.manual"}, {ID: "far", Type: "effect", Pool: "gpu"}, {ID: "near", Type: "effect"}, {ID: "pure", Type: "pure", Pool: "gpu"}, {ID: "last", Type: "effect", Pool: DefaultPool}},
+		Edges: []flow.Edge{{From: "s", To: "far"}, {From: "s", To: "near"}, {From: "s", To: "pure"}, {From: "far", To: "last"}}}
+	p, problems := flow.Compile(def, flow.FlowView{}, logTypes{}, noExpressions{})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	var steps []json.RawMessage
+	for _, want := range []struct {
+		pool, goes string
+		runs       []string
+	}{{"", "gpu", []string{"pure", "near"}}, {"gpu", DefaultPool, []string{"far"}}, {DefaultPool, "", []string{"last"}}} {
+		r := newTestRun(t, p, steps)
+		r.task.Pool = want.pool
+		var ran []string
+		var last *Entry
+		todo := r.Start(t0, ID{1}, true)
+		for len(todo) > 0 {
+			a := todo[0]
+			todo = todo[1:]
+			switch a.Op {
+			case DoClaim:
+				todo = append(todo, r.Claimed(a.Claim, Granted)...)
+			case DoExecute:
+				ran = append(ran, a.Key.Node)
+				todo = append(todo, completed(t, r, a.Key.Node, succeed(a.Command))...)
+			case DoReport:
+				last, steps = a.Entry, append(steps, a.Entry.Events)
+				todo = append(todo, r.Confirmed(a.Entry.Seq)...)
+			}
+		}
+		if !slices.Equal(ran, want.runs) || last.Pool != want.goes || (last.Kind == EntryYield) != (want.goes != "") || !r.Done() {
+			t.Errorf("in the pool %q: %v run, %s to %q", want.pool, ran, last.Kind, last.Pool)
+		}
 	}
 }

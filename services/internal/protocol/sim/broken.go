@@ -31,6 +31,7 @@ type Broken struct {
 	ClaimPaused        bool // a claim doesn't look at pauses
 	RetrySameAttempt   bool // a user's retry doesn't raise the attempt
 	ResumeSameAttempt  bool // a resume doesn't raise the attempt, though the task may have been refused
+	StayInPool         bool // what goes to another pool comes back to the same queue
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
@@ -122,13 +123,16 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 
 // entries is what a collector reads of a batch.
 func (b *Broken) entries(in []protocol.Entry) []protocol.Entry {
-	if !b.IgnoreSeq && !b.IgnoreOwner && !b.IgnoreGap {
+	if !b.IgnoreSeq && !b.IgnoreOwner && !b.IgnoreGap && !b.StayInPool {
 		return in
 	}
 	out := make([]protocol.Entry, len(in))
 	for i, e := range in {
 		if b.IgnoreSeq || b.IgnoreGap {
 			e.Base = 0
+		}
+		if b.StayInPool {
+			e.Pool = ""
 		}
 		if b.IgnoreOwner && e.Kind != protocol.EntryRecover {
 			e.Session, e.Run = protocol.ID{}, 0

@@ -83,14 +83,25 @@ func (p *proc) publishReport(r *protocol.Report) bool {
 
 const prefetch = 3
 
+// taskFor picks a task of a worker's pool: the oldest, now and then another; -1: there is none. Each pool has a queue of its own.
+func (s *Sim) taskFor(h *host) int {
+	i := 0
+	if s.r.IntN(4) == 0 && !s.quiet {
+		i = s.r.IntN(len(s.tasks))
+	}
+	for range s.tasks {
+		if s.tasks[i].task.Pool == h.pool {
+			return i
+		}
+		i = (i + 1) % len(s.tasks)
+	}
+	return -1
+}
+
 func (s *Sim) pumpBroker() {
 	if len(s.tasks) > 0 {
 		h := s.workers[s.r.IntN(len(s.workers))]
-		if h.up && !h.draining && len(h.unacked) < prefetch && s.now >= h.cutBroker {
-			i := 0
-			if s.r.IntN(4) == 0 && !s.quiet {
-				i = s.r.IntN(len(s.tasks))
-			}
+		if i := s.taskFor(h); i >= 0 && h.up && !h.draining && len(h.unacked) < prefetch && s.now >= h.cutBroker {
 			m := s.tasks[i]
 			s.tasks = append(s.tasks[:i:i], s.tasks[i+1:]...)
 			d := &delivery{m: m, channel: h.channel}

@@ -471,7 +471,7 @@ func (st store) Tasks(_ context.Context, ids []protocol.ID) ([]protocol.Task, er
 			continue
 		}
 		t := e.facts
-		t.V, t.ID, t.Attempt, t.Shard, t.Suspect = protocol.SchemaVersion, id, r.Attempt, r.Shard, r.Deaths >= protocol.SuspectDeaths
+		t.V, t.Pool, t.ID, t.Attempt, t.Shard, t.Suspect = protocol.SchemaVersion, r.Pool, id, r.Attempt, r.Shard, r.Deaths >= protocol.SuspectDeaths
 		for _, rep := range e.reports {
 			t.Steps = append(t.Steps, rep.Events)
 		}
@@ -576,7 +576,7 @@ func (t *txn) insert(i, shape int) error {
 	t.ops = append(t.ops, func() {
 		e.exists, e.shape = true, shape
 		e.facts.Version, e.facts.Trigger, e.facts.CreatedAt = shape, "manual", epoch
-		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, QueuedAt: at}
+		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, Pool: protocol.DefaultPool, QueuedAt: at}
 	})
 	return nil
 }

@@ -125,6 +125,7 @@ func (s *Sim) orphan(w *host) {
 	s.Counts.Ghosts++
 	w.ghost = true
 	h := s.host('w', w.id)
+	h.pool = w.pool
 	h.inst = w.inst
 	h.worker = &worker{s: s, h: h, file: w.worker.file}
 	s.workers = append(s.workers, h)

@@ -36,6 +36,7 @@ type host struct {
 	s          *Sim
 	kind       byte // w worker, o orchestrator, g gateway
 	id, inst   int
+	pool       string // of a worker
 	up         bool
 	leader     bool
 	rate       float64 // of its clock

@@ -1,6 +1,10 @@
 package sim
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"flowplatform/services/internal/protocol"
+)
 
 // Options of one schedule.
 type Options struct {
@@ -29,6 +33,7 @@ func (s *Sim) host(kind byte, id int) *host {
 func (s *Sim) cast(workers int) {
 	for i := range workers {
 		s.workers = append(s.workers, s.host('w', i))
+		s.workers[i].pool = protocol.DefaultPool
 	}
 	for i := range 2 {
 		s.orchs = append(s.orchs, s.host('o', i))
@@ -53,7 +58,9 @@ func Run(seed uint64, o Options) *Sim {
 			s.plan = append(s.plan, f)
 		}
 	}
-	s.cast(2 + s.r.IntN(2))
+	workers := 2 + s.r.IntN(2)
+	s.cast(workers + 1)
+	s.workers[workers].pool = otherPool
 	s.wants(s.r.IntN(len(drawings)))
 	for shape := range drawings {
 		if s.r.IntN(3) == 0 {

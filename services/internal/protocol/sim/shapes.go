@@ -17,13 +17,14 @@ import (
 //	t  timer                          v  effect whose value the database refuses now and then
 //	r  effect that fails now and      o  effect that is too slow now and then, and is tried again
 //	   then and is tried again        k  effect that kills its worker
-//	   (soon, or after a while)       (ep) a loop over rounds items, two at once, with these nodes inside
+//	   (soon, or after a while)       g  effect of another pool
+//	(ep) a loop over rounds items, two at once, with these nodes inside
 type shape struct {
 	drawing string
 	program *flow.Program
 }
 
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)"}
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)", "egpge", "[eg|te]g"}
 
 // checkpointAfter is how many bytes of events a run of the simulation records before it makes a checkpoint.
 const checkpointAfter = 400
@@ -34,7 +35,10 @@ const rounds = 3
 // poisonous shapes are only for the histories that ask for them.
 var poisonous = []string{"ek"}
 
-func isEffect(c rune) bool { return strings.ContainsRune("ercovxk", c) }
+// otherPool is that of g nodes; its workers take nothing else.
+const otherPool = "other"
+
+func isEffect(c rune) bool { return strings.ContainsRune("ercovxkg", c) }
 
 var shapes = sync.OnceValue(func() []shape {
 	var out []shape
@@ -86,6 +90,9 @@ func compile(drawing string) *flow.Program {
 			}
 			if c == 'c' {
 				node.OnError = flow.OnErrorContinue
+			}
+			if c == 'g' {
+				node.Pool = otherPool
 			}
 			if c == 'o' {
 				node.Timeout = flow.Duration(ticks(tooSlow))

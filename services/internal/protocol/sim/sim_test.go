@@ -141,6 +141,7 @@ func TestBroken(t *testing.T) {
 		"claim what is paused":              {ClaimPaused: true},
 		"retry without the attempt":         {RetrySameAttempt: true},
 		"resume without the attempt":        {ResumeSameAttempt: true},
+		"a pool that is never left":         {StayInPool: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad, _ := sweep(Options{Broken: b}, 1, 20000, true)

@@ -102,6 +102,9 @@ func (s *Sim) act(r *run, l *leased, cmd flow.Command) *act {
 	hole := !w.open(l) && !s.broken.IgnoreWindow
 	a := &act{exec: r.exec, attempt: r.attempt, node: placeOf(cmd.Key.Node, cmd.Key.Iteration), try: cmd.Try, session: indexOf(l.id), run: r, at: s.now, inflight: true, hole: hole}
 	s.Counts.Acts++
+	if (a.node[0] == 'g') != (w.h.pool == otherPool) {
+		s.fail("7 a step of another pool", "E%d %s by %s of %s", a.exec, a.node, w.h.name(), w.h.pool)
+	}
 	s.tr("%s: ACT E%d a%d %s try %d under S%d (window ended: %v)", w.h.name(), a.exec, a.attempt, a.node, a.try, a.session, hole)
 	harm := s.harm(a)
 	switch {
