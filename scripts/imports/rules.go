@@ -50,7 +50,8 @@ func theRules() rules {
 		internal = "services/internal/"
 		tests    = "services/internal/testkit/..."
 		endToEnd = "services/e2e/..."
-		users    = internal + "nodes" // sql.query, redis.command and amqp.publish: what store, live and broker know is the platform's own schema, keys and topology
+		together = "services/flowctl/internal/dev" // the three services in one process
+		users    = internal + "nodes"              // sql.query, redis.command and amqp.publish: what store, live and broker know is the platform's own schema, keys and topology
 	)
 	// What computes and reaches nowhere. time is here for its types; who calls time.Now would be found by the tests that compute everything twice.
 	pureStandard := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "maps", "math", "reflect", "slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8"}
@@ -83,6 +84,11 @@ func theRules() rules {
 			{internal + "...", "services/worker/...", nil, "shared packages know no service"},
 			{internal + "...", "services/flowctl/...", nil, "shared packages know no service"},
 			{"services/...", internal + "testkit/...", []string{tests, endToEnd}, "production code runs without test helpers"},
+			{"services/...", "services/gateway/app", []string{"services/gateway", together, endToEnd}, "services meet in flowctl dev only, and there as a whole"},
+			{"services/...", "services/orchestrator/app", []string{"services/orchestrator", together, endToEnd}, "services meet in flowctl dev only, and there as a whole"},
+			{"services/...", "services/worker/app", []string{"services/worker", together, endToEnd}, "services meet in flowctl dev only, and there as a whole"},
+			{"services/...", internal + "broker/memory", []string{together}, "what keeps nothing is for flowctl dev"},
+			{"services/...", internal + "broker/brokertest", nil, "production code runs without test helpers"},
 			{"services/...", internal + "protocol/sim/...", []string{internal + "protocol/sim/..."}, "production code runs without the simulator"},
 		},
 	}

@@ -47,25 +47,37 @@ type flowApply struct {
 }
 
 func (f *flowApply) Run(a *app) error {
-	doc, err := readFile(a, f.File)
+	c, err := a.api()
 	if err != nil {
 		return err
+	}
+	saved, verb, err := f.apply(a, c)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(saved)
+	}
+	fmt.Fprintf(a.out, "%s %s: version %d, id %s\n", saved.Name, verb, saved.Latest, saved.ID)
+	return nil
+}
+
+// apply creates the flow or saves a version of it, and tells which.
+func (f *flowApply) apply(a *app, c *client.Client) (saved flowView, verb string, err error) {
+	doc, err := readFile(a, f.File)
+	if err != nil {
+		return saved, "", err
 	}
 	var head struct {
 		Name string `json:"name"`
 	}
 	if err := json.Unmarshal(doc, &head); err != nil {
-		return fmt.Errorf("%s is not JSON: %w", f.File, err)
-	}
-	c, err := a.api()
-	if err != nil {
-		return err
+		return saved, "", fmt.Errorf("%s is not JSON: %w", f.File, err)
 	}
 	old, err := findFlow(a, c, head.Name)
 	if err != nil && !errors.Is(err, errNoFlow) {
-		return err
+		return saved, "", err
 	}
-	var saved flowView
 	verb, query := "created", ""
 	if f.Draft {
 		verb, query = "created as a draft", "?draft=true"
@@ -76,14 +88,7 @@ func (f *flowApply) Run(a *app) error {
 		verb = strings.Replace(verb, "created", "saved", 1)
 		_, err = c.Do(a.ctx, "PUT", "/flows/"+old.ID+query, doc, &saved)
 	}
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(saved)
-	}
-	fmt.Fprintf(a.out, "%s %s: version %d, id %s\n", saved.Name, verb, saved.Latest, saved.ID)
-	return nil
+	return saved, verb, err
 }
 
 var errNoFlow = errors.New("no such flow")

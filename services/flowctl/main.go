@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"flowplatform/services/flowctl/internal/client"
+	"flowplatform/services/internal/nodes/script"
 )
 
 // commands is the whole command line; kong makes parsing and help from it.
@@ -36,6 +37,7 @@ type commands struct {
 	Setting    settingCommand     `cmd:"" help:"Settings that can be changed while the platform runs: list, set."`
 	Deadletter deadletterCommand  `cmd:"" help:"What could not be processed: list, show, requeue, purge."`
 	Completion completionCommand  `cmd:"" help:"Print the script that completes flowctl's words in bash, zsh or fish."`
+	Dev        devCommand         `cmd:"" help:"The whole platform in this process, for trying flows out; Ctrl-C stops it."`
 	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 
@@ -59,7 +61,12 @@ func (a *app) api() (*client.Client, error) {
 	return c, err
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	if status, is := script.Child(); is { // one of flowctl dev's own processes, for data.code
+		os.Exit(status)
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 func run(args []string, in io.Reader, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

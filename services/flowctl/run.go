@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,7 +50,8 @@ func final(status string) bool {
 }
 
 type runCommand struct {
-	Flow  string        `arg:"" help:"Name or id."`
+	Flow  string        `arg:"" optional:"" help:"Name or id."`
+	File  string        `short:"f" help:"In place of a name: apply this document first, then start it." placeholder:"FILE"`
 	Input string        `help:"The input, as JSON; @FILE reads a file." default:"null" placeholder:"JSON"`
 	Wait  bool          `help:"Wait for the end, print the output; the exit status is 0 only when the flow succeeded."`
 	For   time.Duration `help:"How long to wait at the most." default:"10m"`
@@ -70,7 +72,7 @@ func (r *runCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	f, err := findFlow(a, c, r.Flow)
+	f, err := r.find(a, c)
 	if err != nil {
 		return err
 	}
@@ -100,6 +102,21 @@ func (r *runCommand) Run(a *app) error {
 		fmt.Fprintf(a.out, "%s\n", e.Output)
 	}
 	return ended(e)
+}
+
+// find finds the flow to start, or applies it.
+func (r *runCommand) find(a *app, c *client.Client) (flowView, error) {
+	if (r.Flow == "") == (r.File == "") {
+		return flowView{}, errors.New("name a flow, or a document with --file, and not both")
+	}
+	if r.File == "" {
+		return findFlow(a, c, r.Flow)
+	}
+	saved, verb, err := (&flowApply{File: r.File}).apply(a, c)
+	if err == nil {
+		fmt.Fprintf(a.errs, "%s %s: version %d\n", saved.Name, verb, saved.Latest)
+	}
+	return saved, err
 }
 
 func ended(e executionView) error {

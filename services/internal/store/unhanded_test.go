@@ -139,3 +139,31 @@ func TestUnhandedTake(t *testing.T) {
 		t.Fatalf("the cursor only moves on, not to %d", s.from)
 	}
 }
+
+// On a broker that begins empty what was handed out is not: the reconciler finds it, whichever way its cursor went already.
+func TestForgetHanded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	leader := b.open(t, "flow_orchestrator")
+	ids := b.insert(t, 3)
+	var marks []protocol.Handed
+	for _, id := range ids {
+		marks = append(marks, protocol.Handed{ID: id, Attempt: 1})
+	}
+	if err := leader.MarkHanded(t.Context(), marks); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.unhandedOf(t, leader); len(got) != 0 {
+		t.Fatalf("marked, and found all the same: %v", got)
+	}
+	owner := b.open(t, "postgres")
+	if n, err := owner.ForgetHanded(t.Context()); err != nil || n != 3 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := b.unhandedOf(t, leader); !slices.Equal(got, ids) {
+		t.Errorf("got %v, want %v", got, ids)
+	}
+	if n, err := owner.ForgetHanded(t.Context()); err != nil || n != 0 {
+		t.Errorf("again: %d %v", n, err)
+	}
+}

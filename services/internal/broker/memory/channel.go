@@ -235,7 +235,8 @@ func (ch *channel) Publish(exchange, key string, mandatory, _ bool, m amqp.Publi
 	defer ch.leave()
 	m.Body = bytes.Clone(m.Body) // the sender may use it again
 	ch.published++
-	routed, refused, err := ch.s.accept(exchange, key, m)
+	tag := ch.published
+	routed, refused, waits, err := ch.s.accept(exchange, key, m, &lateConfirm{ch: ch, tag: tag})
 	if err != nil {
 		ch.fail(amqp.NotFound, "NOT_FOUND - no exchange '%s'", exchange)
 		return nil // a server says so later: the channel is closed, the outcome unknown
@@ -245,12 +246,20 @@ func (ch *channel) Publish(exchange, key string, mandatory, _ bool, m amqp.Publi
 			to <- amqp.Return{ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE", Exchange: exchange, RoutingKey: key, CorrelationId: m.CorrelationId, MessageId: m.MessageId}
 		}
 	}
-	if ch.confirming {
-		for _, to := range ch.confirms {
-			to <- amqp.Confirmation{DeliveryTag: ch.published, Ack: !refused}
-		}
+	if !waits {
+		ch.confirm(tag, !refused)
 	}
 	return nil
+}
+
+// confirm tells the publisher what became of a message, unless it has left. Its channel is as deep as what it has in flight.
+func (ch *channel) confirm(tag uint64, ok bool) {
+	if ch.ended || !ch.confirming {
+		return
+	}
+	for _, to := range ch.confirms {
+		to <- amqp.Confirmation{DeliveryTag: tag, Ack: ok}
+	}
 }
 
 // Qos sets the prefetch of consumers to come.

@@ -34,15 +34,21 @@ func TestBounded(t *testing.T) {
 	t.Cleanup(func() { p.Close(context.Background()); conn.Close() })
 	big := bytes.Repeat([]byte("x"), maxQueueBytes/4)
 	put := func(key string) error { return p.PublishWait(t.Context(), broker.Message{Key: key, Body: big}) }
+	reported := make(chan broker.Outcome, 5)
+	for range 5 {
+		if err := p.Publish(broker.Message{Key: broker.ReportKey(0), Body: big}, func(o broker.Outcome) { reported <- o }); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for range 4 {
-		if err := errors.Join(put(broker.TaskKey("default", "low")), put(broker.ReportKey(0))); err != nil {
+		if err := put(broker.TaskKey("default", "low")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := put(broker.TaskKey("default", "low")); err == nil || err.Error() != "publish to tasks.default.low: refused" {
 		t.Fatalf("a full queue: %v", err)
 	}
-	if err := errors.Join(put(broker.ReportKey(0)), put(broker.TaskKey("default", "high"))); err != nil {
+	if err := put(broker.TaskKey("default", "high")); err != nil {
 		t.Fatalf("beside a full queue: %v", err)
 	}
 	k := conn.Consume(broker.ConsumeOptions{Queue: broker.TaskQueue("default", "low"), Prefetch: 4})
@@ -55,6 +61,56 @@ func TestBounded(t *testing.T) {
 	}
 	if err := put(broker.TaskKey("default", "low")); err != nil {
 		t.Fatalf("after an acknowledgement: %v", err)
+	}
+	reports := conn.Consume(broker.ConsumeOptions{Queue: broker.ReportQueue(0), Prefetch: 5})
+	for range 5 {
+		d := <-reports.Deliveries()
+		d.Ack()
+		if o := <-reported; o != broker.Confirmed {
+			t.Errorf("a report beyond the bound of tasks: %s", o)
+		}
+	}
+}
+
+// TestReportsAreConfirmedLate: whoever is told that a report is confirmed may rely on it after this process is killed, so it is the consumer's acknowledgement that confirms.
+func TestReportsAreConfirmedLate(t *testing.T) {
+	t.Parallel()
+	s := New()
+	t.Cleanup(s.Close)
+	o := broker.Options{Server: s, Exchange: "x", Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Topology: func(v string) broker.Topology { return broker.NewTopology("x", []string{"default"}, 1, v) }}
+	p := broker.NewPublisher(o)
+	conn := broker.Dial(o)
+	t.Cleanup(func() { conn.Close(); p.Close(context.Background()) })
+	got := make(chan broker.Outcome, 3)
+	for _, key := range []string{broker.ReportKey(0), broker.ReportKey(0), broker.DeadKey} {
+		if err := p.Publish(broker.Message{Key: key}, func(o broker.Outcome) { got <- o }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.PublishWait(t.Context(), broker.Message{Key: broker.TaskKey("default", "low")}); err != nil { // published later, confirmed before them
+		t.Fatal(err)
+	}
+	k := conn.Consume(broker.ConsumeOptions{Queue: broker.ReportQueue(0), Prefetch: 2})
+	<-k.Deliveries()
+	<-k.Deliveries()
+	k.Reset() // what goes back is not confirmed by that
+	<-k.Lost()
+	if len(got) != 0 {
+		t.Fatalf("%s without an acknowledgement", <-got)
+	}
+	<-k.Deliveries()
+	if second := <-k.Deliveries(); !second.AckMultiple(2) {
+		t.Fatal("not acknowledged")
+	}
+	for range 2 {
+		if o := <-got; o != broker.Confirmed {
+			t.Error(o)
+		}
+	}
+	dead := conn.Consume(broker.ConsumeOptions{Queue: broker.DeadQueue, Prefetch: 1})
+	d := <-dead.Deliveries()
+	if len(got) != 0 || !d.Ack() || <-got != broker.Confirmed {
+		t.Error("a dead letter")
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"flowplatform/services/internal/broker"
 )
 
 // message is one in a queue.
@@ -13,7 +15,8 @@ type message struct {
 	exchange, key string
 	at            time.Time
 	redelivered   bool
-	number        uint64 // its place in the queue, by which it goes back there
+	number        uint64       // its place in the queue, by which it goes back there
+	late          *lateConfirm // nil: it was confirmed when it came
 }
 
 // queue holds messages in their order. The server's lock guards it.
@@ -23,6 +26,7 @@ type queue struct {
 	owner *connection // of an exclusive one
 	auto  bool        // it goes with its last consumer
 
+	late      bool // messages are confirmed when they are acknowledged
 	single    bool // one consumer is active, the others wait their turn
 	ttl       time.Duration
 	deadTo    string // exchange
@@ -39,6 +43,7 @@ type queue struct {
 func newQueue(s *Server, name string, args amqp.Table) *queue {
 	q := &queue{s: s, name: name}
 	q.single, _ = args["x-single-active-consumer"].(bool)
+	q.late = q.single || name == broker.DeadQueue
 	if ms, ok := args["x-message-ttl"].(int32); ok {
 		q.ttl = time.Duration(ms) * time.Millisecond
 	}
@@ -117,7 +122,13 @@ func (q *queue) pop() *message {
 }
 
 // settle takes a message out of the account.
-func (q *queue) settle(m *message) { q.bytes -= len(m.Body) }
+func (q *queue) settle(m *message) {
+	q.bytes -= len(m.Body)
+	if m.late != nil {
+		m.late.settled()
+		m.late = nil
+	}
+}
 
 // serve delivers what can be delivered: round robin over the consumers that have room, or to the active one.
 func (q *queue) serve() {
@@ -198,7 +209,7 @@ func (q *queue) expire() {
 			if _, died := dead.Headers["x-first-death-queue"]; !died {
 				dead.Headers["x-first-death-reason"], dead.Headers["x-first-death-queue"], dead.Headers["x-first-death-exchange"] = "expired", q.name, m.exchange
 			}
-			if routed, refused, err := q.s.accept(q.deadTo, key, dead); err != nil || !routed || refused {
+			if routed, refused, _, err := q.s.accept(q.deadTo, key, dead, nil); err != nil || !routed || refused {
 				m.at = time.Now()
 				return
 			}

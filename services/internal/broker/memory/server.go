@@ -4,9 +4,9 @@
 // What it does as RabbitMQ does: topic exchanges, confirms, mandatory messages that come back, prefetch for each consumer, single active consumers, redelivery in
 // order, with the mark, of what a closed channel held, exclusive queues that die with their connection, messages that expire into another exchange.
 //
-// What it does not: it keeps nothing. What was in it when the process ended is gone: the rows in PostgreSQL are the truth, the reconciler hands out again what
-// waits there, and a report that nobody collected is a step that runs once more, as after the loss of a broker's disk. So a platform on it is no place for what must
-// not happen twice after a crash.
+// What it does not: it keeps nothing. What was in it when the process ended is gone, so it confirms later than RabbitMQ: a report (and a dead letter) when its consumer
+// has acknowledged it, which is after the commit. So here, too, what was confirmed never runs again. Tasks are confirmed at once: they are invitations, and whoever
+// begins on an empty broker tells the rows so (store.ForgetHanded).
 //
 // It is bounded: a queue takes up to maxQueueBytes and refuses the rest (what refuses is told, as by x-overflow: reject-publish). Reports are the exception: there are no
 // more of them than executions run, and a worker that can't report can't end anything.
@@ -144,21 +144,44 @@ func (s *Server) remove(q *queue) {
 	}
 }
 
-// accept puts a message into every queue that its key leads to, and tells what became of it: routed nowhere, or refused by one.
-func (s *Server) accept(exchangeName, key string, m amqp.Publishing) (routed, refused bool, err error) {
+// accept puts a message into every queue that its key leads to, and tells what became of it: routed nowhere, or refused by one. late, if not nil, is told when the
+// consumers of queues that confirm late have acknowledged it; waits tells that it will be.
+func (s *Server) accept(exchangeName, key string, m amqp.Publishing, late *lateConfirm) (routed, refused, waits bool, err error) {
 	queues, err := s.route(exchangeName, key)
 	if err != nil || len(queues) == 0 {
-		return false, false, err
+		return false, false, false, err
 	}
 	for _, q := range queues {
 		if q.full(len(m.Body)) {
-			return true, true, nil // before any has it, so that a refusal means: nowhere
+			return true, true, false, nil // before any has it, so that a refusal means: nowhere
+		}
+		if q.late && late != nil {
+			late.left++
+			waits = true
 		}
 	}
 	for _, q := range queues {
-		q.push(&message{exchange: exchangeName, key: key, Publishing: m, at: time.Now()})
+		one := &message{exchange: exchangeName, key: key, Publishing: m, at: time.Now()}
+		if q.late {
+			one.late = late
+		}
+		q.push(one)
 	}
-	return true, false, nil
+	return true, false, waits, nil
+}
+
+// lateConfirm is the confirm of a message that its consumers give.
+type lateConfirm struct {
+	ch   *channel
+	tag  uint64
+	left int
+}
+
+// settled counts one consumer that has acknowledged.
+func (l *lateConfirm) settled() {
+	if l.left--; l.left == 0 {
+		l.ch.confirm(l.tag, true)
+	}
 }
 
 // connection is one of a client's.
