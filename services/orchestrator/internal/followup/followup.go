@@ -1,8 +1,8 @@
 // Package followup does what a committed transaction leaves to be done, beside the path of whoever committed it: hand out what is queued now,
-// tell the live view, tell owners of cancels.
+// tell the live view, tell owners of cancels, act on the letters that ended executions have left.
 //
-// All three are bounded and may be lost, since something slower does the same: the reconciler publishes what was not handed out, a client of
-// the live view reads the row, a renewal's answer carries the cancels. So nothing here ever holds a collector up: a Redis that hangs
+// All of it is bounded and may be lost, since something slower does the same: the reconciler publishes what was not handed out, a client of
+// the live view reads the row, a renewal's answer carries the cancels, the leader sweeps letters. So nothing here ever holds a collector up: a Redis that hangs
 // costs events, which are counted, and nothing else.
 package followup
 
@@ -21,6 +21,7 @@ const (
 	maxHandOut = 50_000 // ids that wait to be handed out
 	maxNews    = 20_000 // events that wait for Redis
 	maxTold    = 5_000
+	maxMail    = 20_000 // executions with letters that somebody has to act on
 	batchSize  = 500
 )
 
@@ -43,6 +44,7 @@ type Followup struct {
 	handOut *outbox[protocol.ID]
 	news    *outbox[protocol.News]
 	told    *outbox[protocol.CancelOrder]
+	mail    *outbox[protocol.ID]
 	stop    context.CancelFunc
 	hush    context.CancelFunc // of what is only nice to have
 	running sync.WaitGroup
@@ -60,10 +62,15 @@ func New(o Options) *Followup {
 		handOut: newOutbox[protocol.ID](maxHandOut),
 		news:    newOutbox[protocol.News](maxNews),
 		told:    newOutbox[protocol.CancelOrder](maxTold),
+		mail:    newOutbox[protocol.ID](maxMail),
 	}
 	f.running.Go(func() { drain(ctx, f.handOut, 10*time.Second, f.publish) })
 	f.running.Go(func() { drain(nice, f.news, 2*time.Second, f.tell) })
 	f.running.Go(func() { drain(nice, f.told, 2*time.Second, f.control) })
+	f.running.Go(func() {
+		defer f.handOut.close() // what letters wake is handed out too
+		drain(ctx, f.mail, 10*time.Second, f.post)
+	})
 	return f
 }
 
@@ -72,11 +79,12 @@ func (f *Followup) Take(out protocol.Outcome) {
 	f.metrics.dropped("tasks", f.handOut.put(out.HandOut))
 	f.metrics.dropped("events", f.news.put(out.News))
 	f.metrics.dropped("cancels", f.told.put(out.Told))
+	f.metrics.dropped("mail", f.mail.put(out.Mail))
 }
 
 // Stop works off what waits, for as long as ctx allows, and ends.
 func (f *Followup) Stop(ctx context.Context) error {
-	f.handOut.close()
+	f.mail.close()
 	f.news.close()
 	f.told.close()
 	defer f.stop()
@@ -102,6 +110,21 @@ func (f *Followup) publish(ctx context.Context, ids []protocol.ID) {
 		f.metrics.failed.WithLabelValues("tasks").Add(float64(len(ids)))
 		f.o.Log.Warn("tasks could not be handed out: the leader does it in two seconds", "executions", len(ids), "error", err)
 	}
+}
+
+// post acts on the letters that ends have left: it wakes callers, and ends those who were called.
+func (f *Followup) post(ctx context.Context, ids []protocol.ID) {
+	var out protocol.Outcome
+	err := f.o.Store.Txn(ctx, "post", func(tx protocol.Tx) (err error) {
+		out, err = protocol.Post(ctx, tx, ids)
+		return err
+	})
+	if err != nil {
+		f.metrics.failed.WithLabelValues("mail").Add(float64(len(ids)))
+		f.o.Log.Warn("letters could not be acted on: the leader does it in a second", "executions", len(ids), "error", err)
+		return
+	}
+	f.Take(out)
 }
 
 func (f *Followup) tell(ctx context.Context, news []protocol.News) {

@@ -15,9 +15,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Reading, publishing and marking a batch of tasks.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flow_followup_failed_total", Help: "Items that failed and are left to the reconciler."}, []string{"kind"}),
 		drops: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flow_followup_dropped_total",
-			Help: "Items dropped because their queue was full or their receiver away: events (live view), cancels (the renewal carries them), tasks (the reconciler hands them out)."}, []string{"kind"}),
+			Help: "Items dropped because their queue was full or their receiver away: events (live view), cancels (the renewal carries them), tasks (the reconciler hands them out), mail (the leader sweeps it)."}, []string{"kind"}),
 	}
-	for _, kind := range []string{"tasks", "events", "cancels"} {
+	for _, kind := range []string{"tasks", "events", "cancels", "mail"} {
 		m.drops.WithLabelValues(kind)
 	}
 	reg.MustRegister(m.handed, m.handOutSeconds, m.failed, m.drops)

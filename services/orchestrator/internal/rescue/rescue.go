@@ -25,6 +25,8 @@ const (
 	horizon = 2 * time.Second
 	// stepTimeout bounds one step.
 	stepTimeout = 30 * time.Second
+	// mailAge is how long letters of ends are left to the follow-up of whoever committed the end.
+	mailAge = time.Second
 	// deadOwners is how many dead sessions one step names.
 	deadOwners = 200
 )
@@ -70,6 +72,9 @@ func (r *Rescue) Work(ctx context.Context, term Valid) {
 	})
 	loops.Go(func() {
 		r.every(ctx, term, "deadlines", step, func(ctx context.Context) error { return r.overdue(ctx, reconciler) })
+	})
+	loops.Go(func() {
+		r.every(ctx, term, "letters", step, func(ctx context.Context) error { return r.mail(ctx, reconciler) })
 	})
 	if r.o.Requeue != nil {
 		loops.Go(func() {
@@ -146,6 +151,21 @@ func (r *Rescue) overdue(ctx context.Context, rec *protocol.Reconciler) error {
 		return err
 	}
 	r.metrics.overdue.Add(float64(len(out.News)))
+	r.o.Follow(out)
+	return nil
+}
+
+// mail acts on letters that ended executions have left and nobody has acted on for a second.
+func (r *Rescue) mail(ctx context.Context, rec *protocol.Reconciler) error {
+	out, found, err := rec.Mail(ctx, mailAge)
+	if err != nil {
+		return err
+	}
+	if found > 0 {
+		r.metrics.mail.Add(float64(found))
+		r.o.Log.Warn("ended executions had left letters that nobody acted on: done now", "executions", found)
+	}
+	out.HandOut = nil // Mail has handed them out
 	r.o.Follow(out)
 	return nil
 }
