@@ -32,6 +32,8 @@ func Builtin(o Options) []node.Type {
 		logicMerge(),
 		flowFail(),
 		flowDelay(),
+		flowSignal(),
+		flowApproval(),
 		flowStop(),
 		logicForeach(),
 		logicWhile(),

@@ -82,7 +82,7 @@ func TestExamples(t *testing.T) {
 						t.Fatal(err)
 					}
 					if typ.Kind == flow.KindWait {
-						if r.Wait == nil || r.Wait.Due.IsZero() {
+						if r.Wait == nil || r.Wait.Kind == flow.WaitTimer && r.Wait.Due.IsZero() {
 							t.Fatalf("%+v", r)
 						}
 						return

@@ -129,6 +129,7 @@ func (c *Collector) refuse(ctx context.Context, e Entry, cause error) (Outcome, 
 			bare.Kind, bare.State, bare.Output, bare.OutputRef, bare.Events, bare.Logs = EntryFinal, Failed, nil, nil, nil, nil
 			bare.Error = refusedValue()
 			b.take(r, r.apply(&bare, b.now))
+			b.changes.Closed = append(b.changes.Closed, r.ID)
 		}
 		err = b.write(ctx, tx)
 		out = b.out

@@ -61,6 +61,13 @@ func SignalKey(name, key string) string {
 	return name + "/" + key
 }
 
+// Approval is what an approval says to those who decide (flow.Wait.Open). No approvers: every operator may decide.
+type Approval struct {
+	Title     string          `json:"title,omitempty"`
+	Approvers []string        `json:"approvers"`
+	Fields    json.RawMessage `json:"fields,omitempty"` // JSON Schemas by name
+}
+
 // ApprovalKey is the key of a wait for an approval.
 func ApprovalKey(node, iteration string) string {
 	if iteration == "" {

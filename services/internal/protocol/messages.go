@@ -60,7 +60,7 @@ type Entry struct {
 	Output    json.RawMessage `json:"output,omitempty"`    // EntryFinal
 	OutputRef *Value          `json:"outputRef,omitempty"` // EntryFinal: where the output is, when it is larger than MaxInline
 	Error     *flow.Failure   `json:"error,omitempty"`     // EntryFinal
-	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend: everything that is open; EntryStep, EntryYield: what has been opened since the last report, but for pauses
+	Waits     []WaitEntry     `json:"waits,omitempty"`     // EntrySuspend, EntryFinal: everything that is open; EntryStep, EntryYield: what has been opened since the last report, but for pauses
 	Pause     string          `json:"pause,omitempty"`     // EntryYield: the next step is of a type that is paused (NodeTypePaused)
 	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`

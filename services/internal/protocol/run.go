@@ -421,7 +421,13 @@ func (r *Run) report(out []Action) []Action {
 	if !r.owner.IsZero() {
 		e.Session, e.Run = r.owner, r.number
 	}
-	if e.Kind != EntryFinal && e.Kind != EntrySuspend {
+	switch e.Kind {
+	case EntrySuspend:
+	case EntryFinal: // what an end leaves open is closed with it
+		for _, w := range r.state.OpenWaits() {
+			e.Waits = append(e.Waits, waitEntry(w))
+		}
+	default:
 		e.Waits = r.openedWaits()
 	}
 	if r.fill(e); len(r.pending) == 0 {

@@ -210,7 +210,10 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 			if e.Kind == EntrySuspend && r.State == Waiting {
 				suspended = append(suspended, r.ID)
 			}
-			if !r.State.Final() && r.Cancel == "" {
+			switch {
+			case r.State.Final() && len(e.Waits) > 0:
+				b.changes.Closed = append(b.changes.Closed, r.ID)
+			case !r.State.Final() && r.Cancel == "":
 				b.openWaits(e)
 			}
 		}

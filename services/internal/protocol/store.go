@@ -109,6 +109,7 @@ type Changes struct {
 	Results []FinalResult
 	Opened  []OpenWait   // inserted; one that exists for (execution, node, iteration) and is open stays as it is
 	Met     []OpenWait   // Met is set where the wait is open
+	Closed  []ID         // ended in their first attempt with waits open
 	Dead    []DeadLetter // a zero ID or At is filled in by the store
 	Posted  []Letter     // inserted as they are; one whose id exists stays as it is. The executions that they are to need not be locked
 	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error

@@ -181,6 +181,11 @@ func (t *tx) Children(ctx context.Context, parents []protocol.ID, limit int) ([]
 	})
 }
 
+// LetterByID reads a letter from the primary.
+func (db *DB) LetterByID(ctx context.Context, id protocol.ID) (protocol.Letter, error) {
+	return one(ctx, db, db.primary, "LetterByID", `SELECT `+mailColumns+` FROM letters l WHERE l.id = $1`, scanMail, dbID(id))
+}
+
 // Mail implements protocol.Store.
 func (db *DB) Mail(ctx context.Context, age time.Duration, limit int) ([]protocol.ID, error) {
 	return list(ctx, db, db.primary, "Mail", `SELECT DISTINCT execution_id FROM (SELECT execution_id FROM letters WHERE pending AND at <= now() - $1::interval ORDER BY at LIMIT $2) AS l

@@ -33,7 +33,7 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 			return err
 		}
 		todo = append(todo, st)
-		if ids := endedWithWaits(c.Rows); len(ids) > 0 {
+		if ids := append(endedWithWaits(c.Rows), c.Closed...); len(ids) > 0 {
 			todo = append(todo, statement{`UPDATE waits SET closed_at = clock_timestamp() WHERE execution_id = ANY($1) AND met_at IS NULL AND closed_at IS NULL`, []any{dbIDs(ids)}, -1, "waits"})
 		}
 	} else if len(c.Results) > 0 {
@@ -94,7 +94,7 @@ func (s statement) check(n int64, err error) error {
 	return nil
 }
 
-// endedWithWaits lists final rows that may have open waits. Those that ended by themselves in their first attempt have none: a suspend ends an attempt.
+// endedWithWaits lists final rows that may have open waits. Those that ended by themselves in their first attempt have none, or Changes.Closed has them: a suspend ends an attempt.
 func endedWithWaits(rows []protocol.Row) []protocol.ID {
 	var ids []protocol.ID
 	for i := range rows {
@@ -208,16 +208,23 @@ func openWaits(waits []protocol.OpenWait) statement {
 	ids := make([]protocol.ID, n)
 	node, iteration, kind, key, reason := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	due, since := make(times, n), make(times, n)
+	approvers, forms := make([][]byte, n), make([][]byte, n)
 	for i, w := range waits {
+		if names, form := formOf(&w); names != nil {
+			approvers[i], _ = json.Marshal(names) // strings always marshal; lists of lists must be of one length in an array
+			forms[i] = form
+		}
 		ids[i], node[i], iteration[i], kind[i], key[i], reason[i] = w.Execution, w.Node, w.Iteration, w.Kind, w.Key, clean(w.Reason)
 		due[i], since[i] = at(w.Due), at(w.Since)
 	}
 	return statement{`
-		INSERT INTO waits (execution_id, node, iteration, kind, key, reason, due, since)
-		SELECT u.id, u.node, u.iteration, u.kind, u.key, u.reason, u.due, coalesce(u.since, clock_timestamp())
-		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[]) AS u (id, node, iteration, kind, key, reason, due, since)
+		INSERT INTO waits (execution_id, node, iteration, kind, key, reason, due, since, approvers, form)
+		SELECT u.id, u.node, u.iteration, u.kind, u.key, u.reason, u.due, coalesce(u.since, clock_timestamp()),
+			CASE WHEN u.approvers IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(convert_from(u.approvers, 'UTF8')::json)) END, u.form
+		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::bytea[], $10::bytea[])
+			AS u (id, node, iteration, kind, key, reason, due, since, approvers, form)
 		ON CONFLICT (execution_id, node, iteration) WHERE met_at IS NULL AND closed_at IS NULL DO NOTHING`,
-		[]any{dbIDs(ids), node, iteration, kind, key, reason, due, since}, -1, "waits"}
+		[]any{dbIDs(ids), node, iteration, kind, key, reason, due, since, approvers, forms}, -1, "waits"}
 }
 
 func meetWaits(waits []protocol.OpenWait) statement {

@@ -63,6 +63,8 @@ type Options struct {
 	// HandOut publishes the tasks of executions that were just committed as queued; it never waits.
 	HandOut func([]protocol.ID)
 	News    func([]protocol.News)
+	// Follow takes what a commit leaves to be done for executions, all of it: what Told and News take too. It never waits.
+	Follow func(protocol.Outcome)
 	// Tell sends a control message to all workers, only for speed.
 	Tell func(protocol.Control)
 	// Fleet is the leader's picture of what runs.
@@ -113,6 +115,8 @@ func New(o Options) *API {
 	a.executionRoutes()
 	a.controlRoutes()
 	a.whyRoute()
+	a.signalRoutes()
+	a.approvalRoutes()
 	a.hookRoutes()
 	a.credentialRoutes()
 	a.valueRoutes()

@@ -291,8 +291,7 @@ func (a *API) cancel(ctx context.Context, in *IDRef) (*executionOutput, error) {
 	if err != nil && !errors.Is(err, protocol.ErrUnknown) { // unknown: the row tells, below
 		return nil, err
 	}
-	a.o.Told(out.Told)
-	a.o.News(out.News)
+	a.o.Follow(out)
 	x, err := a.execution(ctx, in.ID)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,10 @@ CREATE INDEX letters_pending ON letters (at) WHERE pending;
 DROP INDEX waits_key;
 CREATE INDEX waits_key ON waits (kind, key, id) WHERE met_at IS NULL AND closed_at IS NULL AND key <> '';
 
+-- What an approval says to those who decide. approvers: e-mail addresses and roles; empty: every operator; null: it is no approval.
+ALTER TABLE waits ADD COLUMN approvers text[], ADD COLUMN form bytea;
+CREATE INDEX waits_approvals ON waits (id) WHERE met_at IS NULL AND closed_at IS NULL AND approvers IS NOT NULL;
+
 -- One row per call of a flow.call step; it makes the call unique, and dies with the caller.
 CREATE TABLE calls (
     execution_id uuid        NOT NULL, -- the caller
@@ -56,6 +60,7 @@ GRANT SELECT, INSERT, DELETE ON calls TO flow_orchestrator;
 -- +goose Down
 ALTER TABLE executions DROP COLUMN calls;
 DROP TABLE calls, letters;
+ALTER TABLE waits DROP COLUMN approvers, DROP COLUMN form;
 DROP INDEX waits_key;
 CREATE INDEX waits_key ON waits (kind, key) WHERE met_at IS NULL AND closed_at IS NULL AND key <> '';
 CREATE TABLE signals (
