@@ -122,7 +122,7 @@ func (a *App) build() error {
 	a.stack.Push("replies", a.replies.Stop)
 	a.follow = newFollow(a.live, a.publisher, a.component("follow"))
 	a.stack.PushBounded("news", time.Second, a.follow.stop)
-	a.wakes = newWakes(a.db, a.handOut.Publisher(), a.follow, a.component("follow"))
+	a.wakes = newWakes(a.db, a.handOut.Again, a.follow, a.component("follow"))
 	a.stack.PushBounded("wakes", 3*time.Second, a.wakes.stop)
 	a.gauges()
 	limiter := live.NewLimiter(a.live)
@@ -130,7 +130,7 @@ func (a *App) build() error {
 		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
 		Submit: a.batcher.Submit, Full: a.handOut.Full, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
-		HandOut: a.handOut.Again, Told: a.follow.told, News: a.follow.news, Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
+		Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Tell: a.follow.tell, Fleet: a.live.GetFleet,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
 	})

@@ -13,32 +13,33 @@ import (
 // and bounded: the leader does within seconds what is lost here.
 type wakes struct {
 	store   protocol.Store
-	publish protocol.TaskPublisher
+	handOut func([]protocol.ID) // never waits
 	follow  *follow
 	log     *slog.Logger
-	todo    chan protocol.Outcome
+	mail    chan []protocol.ID
 	end     chan struct{}
 	once    sync.Once
 	done    chan struct{}
 }
 
-func newWakes(st protocol.Store, publish protocol.TaskPublisher, f *follow, log *slog.Logger) *wakes {
-	w := &wakes{store: st, publish: publish, follow: f, log: log, todo: make(chan protocol.Outcome, 2000), end: make(chan struct{}), done: make(chan struct{})}
+func newWakes(st protocol.Store, handOut func([]protocol.ID), f *follow, log *slog.Logger) *wakes {
+	w := &wakes{store: st, handOut: handOut, follow: f, log: log, mail: make(chan []protocol.ID, 2000), end: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
 // take takes an outcome. It never waits.
 func (w *wakes) take(out protocol.Outcome) {
+	w.handOut(out.HandOut)
 	w.follow.told(out.Told)
 	w.follow.news(out.News)
-	if len(out.HandOut)+len(out.Mail) == 0 {
+	if len(out.Mail) == 0 {
 		return
 	}
 	select {
-	case w.todo <- out:
+	case w.mail <- out.Mail:
 	default:
-		w.log.Warn("too much waits to be handed out here: the leader does it", "executions", len(out.HandOut)+len(out.Mail))
+		w.log.Warn("too many letters wait to be acted on here: the leader does it", "executions", len(out.Mail))
 	}
 }
 
@@ -46,13 +47,13 @@ func (w *wakes) run() {
 	defer close(w.done)
 	for {
 		select {
-		case out := <-w.todo:
-			w.do(out)
+		case ids := <-w.mail:
+			w.post(ids)
 		case <-w.end:
 			for {
 				select {
-				case out := <-w.todo:
-					w.do(out)
+				case ids := <-w.mail:
+					w.post(ids)
 				default:
 					return
 				}
@@ -61,31 +62,20 @@ func (w *wakes) run() {
 	}
 }
 
-func (w *wakes) do(out protocol.Outcome) {
-	for n := len(w.todo); n > 0; n-- { // what came meanwhile goes along
-		more := <-w.todo
-		out.HandOut = append(out.HandOut, more.HandOut...)
-		out.Mail = append(out.Mail, more.Mail...)
-	}
+// post acts on the letters that ended executions have left.
+func (w *wakes) post(ids []protocol.ID) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if len(out.Mail) > 0 {
-		var after protocol.Outcome
-		err := w.store.Txn(ctx, "post", func(tx protocol.Tx) (err error) {
-			after, err = protocol.Post(ctx, tx, out.Mail)
-			return err
-		})
-		if err != nil {
-			w.log.Warn("what ended executions left could not be acted on: the leader does it", "executions", len(out.Mail), "error", err)
-		} else {
-			out.HandOut = append(out.HandOut, after.HandOut...)
-			after.HandOut = nil
-			w.take(after)
-		}
+	var out protocol.Outcome
+	err := w.store.Txn(ctx, "post", func(tx protocol.Tx) (err error) {
+		out, err = protocol.Post(ctx, tx, ids)
+		return err
+	})
+	if err != nil {
+		w.log.Warn("what ended executions left could not be acted on: the leader does it", "executions", len(ids), "error", err)
+		return
 	}
-	if _, err := protocol.HandOut(ctx, w.store, w.publish, out.HandOut); err != nil {
-		w.log.Warn("tasks could not be handed out: the leader does it", "executions", len(out.HandOut), "error", err)
-	}
+	w.take(out)
 }
 
 // stop does what waits, for as long as ctx allows.

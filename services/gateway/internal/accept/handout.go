@@ -281,9 +281,6 @@ func (h *HandOut) look(ctx context.Context) {
 	}
 }
 
-// Publisher publishes tasks for protocol.HandOut.
-func (h *HandOut) Publisher() protocol.TaskPublisher { return tasks{h} }
-
 // tasks is HandOut as protocol's publisher.
 type tasks struct{ h *HandOut }
 

@@ -58,12 +58,7 @@ type Options struct {
 	Limit     func(ctx context.Context, key string, perMinute int) live.Decision
 	RateLimit int      // a minute and client
 	Origins   []string // whose scripts may call the API; * is everybody's
-	// Told tells owners of executions that they are to end; News tells the live view. Both only for speed.
-	Told func([]protocol.CancelOrder)
-	// HandOut publishes the tasks of executions that were just committed as queued; it never waits.
-	HandOut func([]protocol.ID)
-	News    func([]protocol.News)
-	// Follow takes what a commit leaves to be done for executions, all of it: what Told and News take too. It never waits.
+	// Follow takes what a commit leaves to be done for executions: to hand them out, to act on letters, to tell owners and the live view. It never waits.
 	Follow func(protocol.Outcome)
 	// Tell sends a control message to all workers, only for speed.
 	Tell func(protocol.Control)

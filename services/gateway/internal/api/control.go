@@ -166,9 +166,7 @@ func (a *API) steer(ctx context.Context, ref, action string, detail map[string]a
 
 // follow does what a commit leaves to be done: all of it is done by others too, a little later.
 func (a *API) follow(out protocol.Outcome) {
-	a.o.HandOut(out.HandOut)
-	a.o.Told(out.Told)
-	a.o.News(out.News)
+	a.o.Follow(out)
 	for i := range out.Hushed {
 		a.o.Tell(protocol.Control{V: protocol.SchemaVersion, Pause: &out.Hushed[i]})
 	}

@@ -291,7 +291,7 @@ func (a *API) cancel(ctx context.Context, in *IDRef) (*executionOutput, error) {
 	if err != nil && !errors.Is(err, protocol.ErrUnknown) { // unknown: the row tells, below
 		return nil, err
 	}
-	a.o.Follow(out)
+	a.follow(out)
 	x, err := a.execution(ctx, in.ID)
 	if err != nil {
 		return nil, err

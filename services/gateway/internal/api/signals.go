@@ -138,7 +138,7 @@ func (a *API) deliver(ctx context.Context, l protocol.Letter) (protocol.Delivery
 		}
 		return protocol.Delivery{}, err
 	}
-	a.o.Follow(out)
+	a.follow(out)
 	if d[0].Status != protocol.LetterRefused {
 		return d[0], nil
 	}
