@@ -235,3 +235,15 @@ func (e *Expression) Latest(first, last time.Time, n int) []time.Time {
 		}
 	}
 }
+
+// Within is Next within bounds: not before start, nor after end; zero bounds don't count, zero: there is none.
+func (e *Expression) Within(after, start, end time.Time) time.Time {
+	if !start.IsZero() && after.Before(start) {
+		after = start.Add(-1)
+	}
+	at := e.Next(after)
+	if !end.IsZero() && at.After(end) {
+		return time.Time{}
+	}
+	return at
+}

@@ -22,6 +22,7 @@ func Builtin(o Options) []node.Type {
 	return []node.Type{
 		triggerManual(),
 		triggerWebhook(),
+		triggerSchedule(),
 		dataSet(),
 		dataAggregate(),
 		dataTransform(),

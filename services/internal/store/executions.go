@@ -74,17 +74,7 @@ func (db *DB) InsertExecutions(ctx context.Context, rows []NewExecution) ([]Inse
 	if len(good) == 0 {
 		return out, nil
 	}
-	with, insert := "", insertPlainSQL
-	args, large := insertArgs(good)
-	if keyed {
-		with, insert = insertKeysSQL, insertKeyedSQL
-		args = append(args, keyArgs(good)...)
-	}
-	sql := with + insert
-	if len(large) > 0 {
-		sql = insertWithPayloads(with, insert, len(args))
-		args = append(args, payloadArgs(large)...)
-	}
+	sql, args := insertion(good, keyed)
 	stored, err := write(ctx, db, "InsertExecutions", sql, scanID, args...)
 	if err != nil {
 		return nil, err
@@ -93,6 +83,22 @@ func (db *DB) InsertExecutions(ctx context.Context, rows []NewExecution) ([]Inse
 		return out, nil
 	}
 	return out, db.duplicates(ctx, rows, out, stored)
+}
+
+// insertion is the statement that inserts executions.
+func insertion(good []*NewExecution, keyed bool) (sql string, args []any) {
+	with, insert := "", insertPlainSQL
+	args, large := insertArgs(good)
+	if keyed {
+		with, insert = insertKeysSQL, insertKeyedSQL
+		args = append(args, keyArgs(good)...)
+	}
+	sql = with + insert
+	if len(large) > 0 {
+		sql = insertWithPayloads(with, insert, len(args))
+		args = append(args, payloadArgs(large)...)
+	}
+	return sql, args
 }
 
 // check refuses texts that PostgreSQL would refuse, for this row alone: they would take the whole batch with them.

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,17 +12,14 @@ import (
 )
 
 // ErrFenced says that a newer term has begun: what was to be written for an older one was not.
-var ErrFenced = errors.New("a newer term has begun: another orchestrator leads now")
+var ErrFenced = protocol.ErrFenced
 
 // fenced runs fn in a transaction that only the newest term may have. It holds off RaiseTerm until it has ended, so that nothing of an older term is
 // committed after a newer one has begun.
 func (db *DB) fenced(ctx context.Context, op string, term int64, fn func(*tx) error) error {
 	return db.txn(ctx, op, func(t *tx) error {
-		if _, err := t.conn.Exec(ctx, `SELECT pg_advisory_xact_lock_shared(hashtext('flow_terms'))`); err != nil {
-			return err
-		}
-		var newest int64
-		if err := t.conn.QueryRow(ctx, `SELECT coalesce(max(term), 0) FROM terms`).Scan(&newest); err != nil {
+		newest, err := t.HoldTerm(ctx)
+		if err != nil {
 			return err
 		}
 		if newest != term {

@@ -18,6 +18,8 @@ type Hook struct {
 	Path   string // behind /hooks/; with the method it belongs to one flow of a project
 	Method string
 	Flows  bool // the flow answers, not the gateway
+	// Schedule: it is not a hook but a trigger.schedule, of which only Node counts beside it.
+	Schedule *ScheduleSpec
 }
 
 // HookTakenError says that another flow has a path already.
@@ -66,9 +68,18 @@ func (db *DB) changeFlow(ctx context.Context, op, sql string, hooks []Hook, args
 	return out, nil
 }
 
-// insertHooks stores them in the order of their paths, so that two flows that want the same ones wait for each other in the same order.
+// insertHooks stores hooks and schedules: hooks in the order of their paths, so that two flows that want the same ones wait for each other in the same order.
 func (t *tx) insertHooks(ctx context.Context, op string, f Flow, hooks []Hook) error {
-	hooks = slices.Clone(hooks)
+	specs := map[string]ScheduleSpec{}
+	for _, h := range hooks {
+		if h.Schedule != nil {
+			specs[h.Node] = *h.Schedule
+		}
+	}
+	if err := t.replaceSchedules(ctx, f, specs); err != nil {
+		return explain(op, err)
+	}
+	hooks = slices.DeleteFunc(slices.Clone(hooks), func(h Hook) bool { return h.Schedule != nil })
 	slices.SortFunc(hooks, func(a, b Hook) int { return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method) })
 	for _, h := range hooks {
 		respond := "immediately"

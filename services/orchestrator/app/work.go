@@ -77,6 +77,10 @@ func (a *App) stand() error {
 	if err != nil {
 		return err
 	}
+	schedules, err := a.scheduling()
+	if err != nil {
+		return err
+	}
 	elector, err := leader.New(leader.Options{
 		Address: a.o.ConsulAddress, Token: a.o.ConsulToken, Key: a.o.LeaderKey, TTL: a.o.LeaderTTL, Holder: a.id, RaiseTerm: a.db.RaiseTerm, Alone: a.o.Alone,
 		Work: func(ctx context.Context, term *leader.Term) {
@@ -85,6 +89,7 @@ func (a *App) stand() error {
 			loops.Go(func() { keep.Work(ctx, term) })
 			loops.Go(func() { pauses.Work(ctx, term) })
 			loops.Go(func() { steering.Work(ctx, term.Number, term) })
+			loops.Go(func() { schedules.Work(ctx, term.Number, term) })
 			loops.Wait()
 		},
 		Log: a.component("leader"), Registerer: a.registry,

@@ -283,7 +283,7 @@ func (a *API) createFlow(ctx context.Context, in *NewFlowInput) (*flowOutput, er
 		return nil, err
 	}
 	def := checked.Definition
-	f, err := a.o.DB.CreateFlow(ctx, store.Flow{ID: store.NewID(), Name: def.Name, Description: def.Description, Labels: def.Labels}, checked.Document, principal(ctx).Actor(), !in.Draft, definitions.StoredHooks(checked.Hooks)...)
+	f, err := a.o.DB.CreateFlow(ctx, store.Flow{ID: store.NewID(), Name: def.Name, Description: def.Description, Labels: def.Labels}, checked.Document, principal(ctx).Actor(), !in.Draft, checked.Triggers()...)
 	if err != nil {
 		return nil, taken(err, def)
 	}
@@ -320,7 +320,7 @@ func (a *API) saveFlow(ctx context.Context, in *saveFlowInput) (*flowOutput, err
 	if err != nil {
 		return nil, err
 	}
-	f, err = a.o.DB.SaveFlow(ctx, f.ID, revision, def.Name, def.Description, def.Labels, checked.Document, principal(ctx).Actor(), !in.Draft, definitions.StoredHooks(checked.Hooks)...)
+	f, err = a.o.DB.SaveFlow(ctx, f.ID, revision, def.Name, def.Description, def.Labels, checked.Document, principal(ctx).Actor(), !in.Draft, checked.Triggers()...)
 	if err != nil {
 		return nil, taken(noFlow(err, in.ID), def)
 	}
@@ -369,7 +369,7 @@ func (a *API) publishVersion(ctx context.Context, in *struct {
 	case err != nil:
 		return nil, missing(err, "version", strconv.Itoa(in.Version))
 	}
-	if f, err = a.o.DB.PublishVersion(ctx, f.ID, revision, in.Version, definitions.StoredHooks(v.Hooks)...); err != nil {
+	if f, err = a.o.DB.PublishVersion(ctx, f.ID, revision, in.Version, v.Triggers()...); err != nil {
 		return nil, taken(noFlow(err, in.ID), v.Definition())
 	}
 	a.o.Definitions.Settle(ctx)
