@@ -42,6 +42,41 @@ func (b *bundle) steer(t *testing.T, c *contract, ok func(id string, status int,
 	}
 	ok("resumeFlow", 200, nil, flowID)
 	c.call(t, "resumeFlow", 409, b.admin, nil, flowID)
+	ok("replayExecution", 202, `{"input": {"n": 5}}`, x).into(t, &e)
+	var old struct{ ReplayOf string }
+	if c.call(t, "getExecution", 200, b.admin, nil, e.ID).into(t, &old); old.ReplayOf != x {
+		t.Errorf("a replay of %q, want %q", old.ReplayOf, x)
+	}
+	for body, want := range map[string]string{`{"input": "text"}`: "/input", `{"fromNode": "nobody"}`: "/fromNode", `{"version": 99}`: "/version", `{"outputs": {"nobody": 1}}`: "/outputs/nobody"} {
+		if got := c.call(t, "replayExecution", 422, b.admin, body, x).pointers(t); len(got) == 0 || got[0] != want {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+	var job struct {
+		ID, Status string
+		Total      int
+	}
+	ok("retryExecutions", 202, `{"ids": ["`+x+`", "`+unknownID+`", "`+x+`"], "rate": 10}`).into(t, &job)
+	if job.Total != 2 || job.Status != "queued" {
+		t.Errorf("%+v", job)
+	}
+	ok("cancelExecutions", 202, `{"filter": {"flowId": "`+flowID+`"}}`)
+	ok("replayExecutions", 202, `{"filter": {"flowId": "`+flowID+`", "status": ["succeeded"], "label": {"team": "sales"}}}`)
+	for body, want := range map[string]string{`{"ids": ["x"]}`: "/ids/0", `{"filter": {"flowId": "nobody"}}`: "/filter/flowId"} {
+		if got := c.call(t, "retryExecutions", 422, b.admin, body).pointers(t); len(got) == 0 || got[0] != want {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+	var first, second struct{ ID string }
+	c.with(t, "retryExecutions", 202, b.admin, `{"ids": ["`+x+`"]}`, []string{"Idempotency-Key", "b"}).into(t, &first)
+	if r := c.with(t, "retryExecutions", 202, b.admin, `{"ids": ["`+x+`"]}`, []string{"Idempotency-Key", "b"}).into(t, &second); first != second || r.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("the same key gives %v and %v", first, second)
+	}
+	c.with(t, "retryExecutions", 422, b.admin, `{"ids": ["`+unknownID+`"]}`, []string{"Idempotency-Key", "b"})
+	ok("listBulk", 200, nil)
+	ok("getBulk", 200, nil, job.ID)
+	ok("getBulkResults", 200, nil, job.ID, "?limit=1")
+	ok("cancelBulk", 202, nil, job.ID)
 	ok("setPause", 200, `{"reason": "maintenance"}`, "pool", "gpu")
 	c.call(t, "setPause", 200, b.admin, `{"reason": "the shop is down"}`, "node-type", "http.request")
 	c.call(t, "setPause", 404, b.admin, `{"reason": "x"}`, "node-type", "no.such")

@@ -350,6 +350,14 @@ func (db *DB) ListExecutions(ctx context.Context, f ExecutionFilter, p Page) ([]
 	if after != (dbID{}) {
 		add("e.id < $", after)
 	}
+	f.narrow(add)
+	rows, err := list(ctx, db, db.replica, "ListExecutions", `SELECT `+executionColumns+` FROM executions e WHERE true`+where.String()+` ORDER BY e.id DESC LIMIT $1`, scanListed, args...)
+	rows, next := cut(rows, p, func(x *Execution) protocol.ID { return x.ID })
+	return rows, next, err
+}
+
+// narrow adds the filter's conditions on executions e; $ stands for the value.
+func (f *ExecutionFilter) narrow(add func(cond string, v any)) {
 	if !f.Flow.IsZero() {
 		add("e.flow_id = $", dbID(f.Flow))
 	}
@@ -369,9 +377,6 @@ func (db *DB) ListExecutions(ctx context.Context, f ExecutionFilter, p Page) ([]
 	if f.Query != "" {
 		add("(e.id::text ILIKE $ OR e.trigger ILIKE $ OR e.labels::text ILIKE $ OR e.flow_id IN (SELECT id FROM flows WHERE name ILIKE $))", contains(f.Query))
 	}
-	rows, err := list(ctx, db, db.replica, "ListExecutions", `SELECT `+executionColumns+` FROM executions e WHERE true`+where.String()+` ORDER BY e.id DESC LIMIT $1`, scanListed, args...)
-	rows, next := cut(rows, p, func(x *Execution) protocol.ID { return x.ID })
-	return rows, next, err
 }
 
 // ReportsOf lists an execution's reports, oldest first.

@@ -73,6 +73,10 @@ func (a *App) stand() error {
 		Store: a.db, Executions: a.o.ExecutionRetention, History: a.o.HistoryRetention, Audit: a.o.AuditRetention, Log: a.component("retention"), Registerer: a.registry,
 	})
 	pauses := pausing.New(pausing.Options{Store: a.db, Follow: a.follow.Take, Log: a.component("pausing"), Registerer: a.registry})
+	jobs, err := a.bulk()
+	if err != nil {
+		return err
+	}
 	steering, err := a.steering()
 	if err != nil {
 		return err
@@ -88,6 +92,7 @@ func (a *App) stand() error {
 			loops.Go(func() { work.Work(ctx, term) })
 			loops.Go(func() { keep.Work(ctx, term) })
 			loops.Go(func() { pauses.Work(ctx, term) })
+			loops.Go(func() { jobs.Work(ctx, term) })
 			loops.Go(func() { steering.Work(ctx, term.Number, term) })
 			loops.Go(func() { schedules.Work(ctx, term.Number, term) })
 			loops.Wait()

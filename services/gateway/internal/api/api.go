@@ -109,6 +109,8 @@ func New(o Options) *API {
 	a.startRoutes()
 	a.executionRoutes()
 	a.controlRoutes()
+	a.replayRoute()
+	a.bulkRoutes()
 	a.whyRoute()
 	a.signalRoutes()
 	a.approvalRoutes()

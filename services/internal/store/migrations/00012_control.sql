@@ -56,7 +56,7 @@ CREATE TABLE bulk_items (
     PRIMARY KEY (job_id, n)
 );
 GRANT SELECT, INSERT ON bulk_jobs, bulk_items TO flow_gateway;
-GRANT UPDATE (stopped_by) ON bulk_jobs TO flow_gateway;
+GRANT UPDATE (stopped_by, total) ON bulk_jobs TO flow_gateway;
 GRANT SELECT, UPDATE, DELETE ON bulk_jobs, bulk_items TO flow_orchestrator;
 
 -- +goose Down
