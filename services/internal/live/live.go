@@ -31,13 +31,17 @@ type Client struct {
 // Event tells that an execution has changed.
 type Event struct {
 	ID        string    `json:"id,omitempty"` // place in the stream, set by Tail
-	Kind      string    `json:"k"`            // "execution"
+	Kind      string    `json:"k"`            // "execution", KindRemote
 	Execution string    `json:"e,omitempty"`
 	Flow      string    `json:"f,omitempty"`
 	Status    string    `json:"s,omitempty"`
 	Attempt   int       `json:"a,omitempty"`
+	Queue     string    `json:"q,omitempty"` // of KindRemote: it holds a new task
 	At        time.Time `json:"t"`
 }
+
+// KindRemote is the kind of the event that a task for remote workers has been made.
+const KindRemote = "remote"
 
 const (
 	streamKey = "{flow}:live"

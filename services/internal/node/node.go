@@ -60,6 +60,7 @@ type Call struct {
 	Node           string
 	Iteration      string
 	Try            int
+	Timeout        time.Duration  // of the node, or of its type; 0: neither says one
 	Attempt        int            // how often the execution was handed out
 	Retries        int            // by users, of the whole execution: what a node opened outside before the last of them is over
 	IdempotencyKey string         // <execution>/<node>/<iteration or ->, the same over tries, attempts and retries
@@ -109,9 +110,11 @@ type Limits struct {
 // Result of a try that succeeded, or opened a wait.
 type Result struct {
 	Output any
-	Port   string     // "" is main
-	Wait   *flow.Wait // of nodes of KindWait and KindEffect; Output and Port are then given by what meets it
-	Stop   bool       // the whole execution ends here as succeeded, with Output as its own
+	Port   string // "" is main
+	// Wait is opened by nodes of KindWait and KindEffect; output and port of the step are then given by what meets it. Output, where it isn't nil, goes into Wait.Open then, as
+	// its field input, or, where it is large, by reference as its field ref.
+	Wait *flow.Wait
+	Stop bool // the whole execution ends here as succeeded, with Output as its own
 }
 
 // Error is a failure that says what it is. Message says what happened, the likely cause and what to do.

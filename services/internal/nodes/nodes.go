@@ -35,6 +35,7 @@ func Builtin(o Options) []node.Type {
 		flowDelay(),
 		flowSignal(),
 		flowApproval(),
+		taskRemote(),
 		flowStop(),
 		logicForeach(),
 		logicWhile(),

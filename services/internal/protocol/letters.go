@@ -238,6 +238,9 @@ func (b *batch) wake(waits []met) error {
 		w := m.wait
 		w.Met = b.now
 		b.changes.Met = append(b.changes.Met, w)
+		if m.letter == nil && w.Kind == flow.WaitRemote {
+			b.expireRemote(&w)
+		}
 		if m.letter != nil && !m.letter.fresh {
 			l := *m.letter
 			l.Execution, l.Taken = id, b.now
@@ -264,6 +267,8 @@ func (m *met) event(now time.Time) wireEvent {
 	case l != nil:
 		e.Port, e.Error, e.Letter = l.Port, l.Error, l.ID
 		e.Output, e.Ref = l.Output, l.OutputRef
+	case m.wait.Kind == flow.WaitRemote:
+		e.Error = m.wait.expired()
 	case fromOutside(m.wait.Kind):
 		e.Port = PortExpired
 	}
@@ -360,7 +365,7 @@ func deliver(ctx context.Context, tx Tx, mail []Letter) (*batch, []Delivery, err
 			l.Expires, limit = b.now.Add(KeepLetter), MaxKeptKey
 			fallthrough
 		default:
-			if k.Kept >= limit {
+			if k.Kept >= limit && l.Kind != flow.WaitRemote { // of remote tasks there are as many as the execution has opened
 				out[i] = Delivery{Status: LetterRefused, Execution: l.Execution, Reason: RefusedFull}
 				continue
 			}

@@ -410,7 +410,11 @@ func (r *Run) report(out []Action) []Action {
 	case idle && len(r.ready) == 0 && outcome == flow.Suspended:
 		e.Kind = EntrySuspend
 		for _, w := range r.state.OpenWaits() {
-			e.Waits = append(e.Waits, waitEntry(w))
+			entry := waitEntry(w)
+			if !slices.Contains(r.opened, w.Key) { // what it opens was made when a report first told of it
+				entry.Open = nil
+			}
+			e.Waits = append(e.Waits, entry)
 		}
 	case (r.dirty || len(r.opened) > 0) && !r.owner.IsZero():
 	default:

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"flowplatform/services/internal/flow"
 )
 
 // The scripts: what one transaction does. Every script locks the executions first, by id and in id order, and looks at sessions and waits only
@@ -20,6 +22,7 @@ type News struct {
 	State     State
 	Attempt   int
 	At        time.Time
+	Queue     string // in place of all but Execution and At: a task for remote workers waits in it now
 }
 
 // Outcome is what a script leaves to be done after COMMIT.
@@ -40,6 +43,7 @@ type batch struct {
 	touched map[ID]bool
 	order   []ID
 	changes Changes
+	remote  []News
 	out     Outcome
 }
 
@@ -91,9 +95,10 @@ func (b *batch) write(ctx context.Context, tx Tx) error {
 			b.out.HandOut = append(b.out.HandOut, id)
 		}
 	}
+	b.out.News = append(b.out.News, b.remote...)
 	b.post()
 	c := &b.changes
-	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked) == 0 {
+	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked)+len(c.RemoteMade)+len(c.RemoteEnded) == 0 {
 		return nil
 	}
 	return tx.Write(ctx, c)
@@ -214,7 +219,7 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 			case r.State.Final() && len(e.Waits) > 0:
 				b.changes.Closed = append(b.changes.Closed, r.ID)
 			case !r.State.Final() && r.Cancel == "":
-				b.openWaits(e)
+				b.openWaits(r, e)
 			}
 		}
 	}
@@ -245,8 +250,12 @@ func (b *batch) park(e *Entry, reason, detail string) {
 	b.changes.Dead = append(b.changes.Dead, DeadLetter{ID: id, Kind: "report", Reason: reason, Detail: detail, Origin: "reports", Execution: e.Execution, Body: body, Count: 1})
 }
 
-func (b *batch) openWaits(e *Entry) {
-	for _, w := range e.Waits {
+func (b *batch) openWaits(r *Row, e *Entry) {
+	for i := range e.Waits {
+		w := &e.Waits[i]
+		if w.Kind == flow.WaitRemote {
+			b.openRemote(r, w)
+		}
 		b.changes.Opened = append(b.changes.Opened, OpenWait{Execution: e.Execution, Node: w.Node, Iteration: w.Iteration, Kind: w.Kind, Key: w.Key, Reason: w.Reason, Due: w.Due, Since: b.now, Open: w.Open})
 	}
 }

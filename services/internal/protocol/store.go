@@ -33,6 +33,8 @@ type Store interface {
 	Overdue(ctx context.Context, limit int) ([]ID, error)
 	// Mail lists executions with letters that have been pending for at least age, oldest first.
 	Mail(ctx context.Context, age time.Duration, limit int) ([]ID, error)
+	// LostRemote lists remote tasks that were leased MaxDeliveries times, and the last lease is over.
+	LostRemote(ctx context.Context, limit int) ([]ID, error)
 	// LiveSessions lists the sessions that are alive, with their beats.
 	LiveSessions(ctx context.Context) ([]Session, error)
 	// DeadOwners lists dead sessions that still own executions.
@@ -68,6 +70,10 @@ type Tx interface {
 	Letters(ctx context.Context, waits []OpenWait) ([]Letter, error)
 	// Pending lists the pending letters to executions: ID, Execution and Kind.
 	Pending(ctx context.Context, executions []ID) ([]Letter, error)
+	// FreeRemote locks tasks of a queue that may be leased, and returns them by priority and age, no more than limit; those that others hold locked are left out.
+	FreeRemote(ctx context.Context, project ID, queue string, limit int) ([]RemoteTask, error)
+	// RemoteTasks reads remote tasks by id, and locks them if that is asked for.
+	RemoteTasks(ctx context.Context, ids []ID, lock bool) ([]RemoteTask, error)
 	// Children lists children of executions that are waited for, not final and not flagged, without locking them.
 	Children(ctx context.Context, parents []ID, limit int) ([]Child, error)
 	// Pauses reads what is paused beyond single executions, of the flows given.
@@ -114,6 +120,9 @@ type Changes struct {
 	Posted  []Letter     // inserted as they are; one whose id exists stays as it is. The executions that they are to need not be locked
 	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error
 	Looked  []ID         // letters that are pending no more
+	// RemoteMade are inserted; one whose id exists stays as it is. RemoteHeld are locked ones: what a lease says of them is written. RemoteEnded end where they haven't yet. With
+	// the waits of an execution that ends its remote tasks end too, as cancelled.
+	RemoteMade, RemoteHeld, RemoteEnded []RemoteTask
 	// Restarted are rows whose deadline begins anew: as long from now as it was from their accept.
 	Restarted []ID
 }

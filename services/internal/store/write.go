@@ -34,7 +34,7 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 		}
 		todo = append(todo, st)
 		if ids := append(endedWithWaits(c.Rows), c.Closed...); len(ids) > 0 {
-			todo = append(todo, statement{`UPDATE waits SET closed_at = clock_timestamp() WHERE execution_id = ANY($1) AND met_at IS NULL AND closed_at IS NULL`, []any{dbIDs(ids)}, -1, "waits"})
+			todo = append(todo, closeWaits(ids))
 		}
 	} else if len(c.Results) > 0 {
 		return fmt.Errorf("results without the rows that they belong to")
@@ -59,6 +59,11 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 		return err
 	}
 	todo = append(todo, mail...)
+	remote, err := writeRemote(c)
+	if err != nil {
+		return err
+	}
+	todo = append(todo, remote...)
 	if len(c.Dead) > 0 {
 		todo = append(todo, insertDead(c.Dead, t.now))
 	}

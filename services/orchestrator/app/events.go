@@ -32,6 +32,9 @@ func (e *events) publish(ctx context.Context, news []protocol.News) error {
 	out := make([]live.Event, len(news))
 	for i, n := range news {
 		out[i] = live.Event{Kind: "execution", Execution: n.Execution.String(), Flow: n.Flow.String(), Status: string(n.State), Attempt: n.Attempt, At: n.At}
+		if n.Queue != "" {
+			out[i] = live.Event{Kind: live.KindRemote, Execution: n.Execution.String(), Queue: n.Queue, At: n.At}
+		}
 	}
 	return e.client.Append(ctx, out)
 }

@@ -22,6 +22,7 @@ type database struct {
 	sessions []*session
 	dead     []protocol.DeadLetter
 	letters  []*letter // oldest first
+	remote   []*remoteTask
 	keys     map[string]*rowLock
 	downTill int64
 	downFrom int64
@@ -321,6 +322,7 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 		}
 	}
 	db.takeLetters(c, s)
+	db.takeRemote(c, s)
 	for _, d := range c.Dead {
 		if slices.ContainsFunc(db.dead, func(o protocol.DeadLetter) bool { return o.ID == d.ID }) {
 			continue

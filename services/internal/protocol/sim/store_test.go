@@ -45,6 +45,7 @@ func TestStore(t *testing.T) {
 			Call: func(_ *testing.T, parent, child protocol.ID) {
 				s.execution(parent).row.Calls, s.execution(child).row.Parent = true, parent
 			},
+			Pass: func() { s.now++ },
 			Dead: func(*testing.T) []protocol.DeadLetter { return s.db.dead },
 		}
 	})
@@ -74,6 +75,10 @@ func call[T any](o *outside, fn func(store) (T, error)) (out T, err error) {
 func (o *outside) Txn(ctx context.Context, name string, fn func(protocol.Tx) error) (err error) {
 	o.run(func(st store) { err = st.Txn(ctx, name, fn) })
 	return err
+}
+
+func (o *outside) LostRemote(ctx context.Context, limit int) ([]protocol.ID, error) {
+	return call(o, func(st store) ([]protocol.ID, error) { return st.LostRemote(ctx, limit) })
 }
 
 func (o *outside) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, error) {

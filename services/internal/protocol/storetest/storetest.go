@@ -35,6 +35,8 @@ type Fixture struct {
 	Call func(t *testing.T, parent, child protocol.ID)
 	// Dead reads all dead letters.
 	Dead func(t *testing.T) []protocol.DeadLetter
+	// Pass lets time go by in a store whose clock is not the machine's; nil: it goes by itself.
+	Pass func()
 	// Concurrent says that transactions may run on several goroutines at once: the tests of locks need it.
 	Concurrent bool
 	// Refused is a change for a locked row that the store refuses with protocol.ErrData; nil when it refuses none.
@@ -81,6 +83,8 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"a letter and who begins to wait meet", lettersRace},
 		{"a child's end, and its parent's", childrenEnd},
 		{"a child that failed", childFailed},
+		{"remote tasks: made, leased, ended once", remoteTasks},
+		{"leases of remote tasks end", remoteLeases},
 		{"a refused value", refused},
 		{"a lock is waited for, and then shows the new row", lockWaits},
 		{"read committed: each statement sees what is committed", readCommitted},

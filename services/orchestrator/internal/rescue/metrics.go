@@ -6,6 +6,7 @@ type metrics struct {
 	alive, deadOwners          prometheus.Gauge
 	ended, reconciled, overdue prometheus.Counter
 	woken, letters, mail       prometheus.Counter
+	lost                       prometheus.Counter
 	failed                     *prometheus.CounterVec
 	lateness                   prometheus.Histogram
 }
@@ -20,10 +21,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		woken:      prometheus.NewCounter(prometheus.CounterOpts{Name: "flow_timers_woken_total", Help: "Executions woken because a wait was due."}),
 		letters:    prometheus.NewCounter(prometheus.CounterOpts{Name: "flow_dead_letters_moved_total", Help: "Messages moved from the broker's dead letters into their table."}),
 		mail:       prometheus.NewCounter(prometheus.CounterOpts{Name: "flow_letters_swept_total", Help: "Executions whose pending letters (a child's end, the end of a caller) the leader acted on because whoever committed them had not. A net: alarm when it grows without a failure beside it."}),
+		lost:       prometheus.NewCounter(prometheus.CounterOpts{Name: "flow_remote_tasks_lost_total", Help: "Remote tasks ended because one worker after the other took them and gave no sign of life."}),
 		failed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flow_leader_steps_failed_total", Help: "Steps of the leader's loops that failed and are tried again."}, []string{"step"}),
 		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "flow_timers_late_seconds",
 			Help: "From the moment a wait was due to its execution being handed out again, for waits that were read ahead.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 	}
-	reg.MustRegister(m.alive, m.deadOwners, m.ended, m.reconciled, m.overdue, m.woken, m.letters, m.mail, m.failed, m.lateness)
+	reg.MustRegister(m.alive, m.deadOwners, m.ended, m.reconciled, m.overdue, m.woken, m.letters, m.mail, m.lost, m.failed, m.lateness)
 	return m
 }

@@ -76,6 +76,9 @@ func (r *Rescue) Work(ctx context.Context, term Valid) {
 	loops.Go(func() {
 		r.every(ctx, term, "letters", step, func(ctx context.Context) error { return r.mail(ctx, reconciler) })
 	})
+	loops.Go(func() {
+		r.every(ctx, term, "remote tasks", step, func(ctx context.Context) error { return r.lost(ctx, reconciler) })
+	})
 	if r.o.Requeue != nil {
 		loops.Go(func() {
 			r.every(ctx, term, "requeue", step, func(ctx context.Context) error { _, err := r.o.Requeue(ctx); return err })
@@ -168,6 +171,14 @@ func (r *Rescue) mail(ctx context.Context, rec *protocol.Reconciler) error {
 	out.HandOut = nil // Mail has handed them out
 	r.o.Follow(out)
 	return nil
+}
+
+// lost ends remote tasks that were leased again and again in vain.
+func (r *Rescue) lost(ctx context.Context, rec *protocol.Reconciler) error {
+	out, ended, err := rec.Lost(ctx)
+	r.metrics.lost.Add(float64(ended))
+	r.o.Follow(protocol.Outcome{News: out.News, Mail: out.Mail}) // Lost has handed them out
+	return err
 }
 
 // LettersMoved counts dead letters that were moved into their table.

@@ -178,7 +178,7 @@ func (e *effects) do(c *call) {
 	if err != nil && ctx.Err() != nil {
 		err = timeoutError(limit)
 	}
-	if err == nil && result.Wait == nil && !t.inline(result.Output) {
+	if err == nil && !t.inline(result.Output) {
 		t.deliver(c.cmd, started, result, c.owner)
 		return
 	}

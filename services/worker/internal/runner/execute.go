@@ -50,7 +50,7 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command, memory f
 		iteration = "-"
 	}
 	call := node.Call{
-		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Retries: cmd.Retries, Attempt: t.attempt,
+		Execution: t.text, Node: cmd.Key.Node, Iteration: cmd.Key.Iteration, Try: cmd.Try, Retries: cmd.Retries, Timeout: cmd.Timeout, Attempt: t.attempt,
 		Config: cmd.Config, Inputs: cmd.Inputs, Scope: cmd.Scope, Now: cmd.Now, Seed: cmd.Seed, Log: slog.New(&stepLog{t: t, cmd: &cmd, secrets: s, size: new(int)}), Memory: memory,
 		Limits: node.Limits{MaxValueBytes: protocol.MaxValue},
 	}
@@ -67,6 +67,9 @@ func (r *Runner) execute(ctx context.Context, t *run, cmd flow.Command, memory f
 // event makes the event of a try. What it holds can be written down: outputs were tried (run.inline, run.deliver), texts are valid and of limited length.
 func (r *Runner) event(cmd flow.Command, started time.Time, result node.Result, err error) flow.Event {
 	e := flow.Event{At: r.now(), Started: started}
+	if err == nil && result.Wait != nil && result.Output != nil {
+		result.Wait, err = opens(result.Wait, result.Output, nil)
+	}
 	switch {
 	case err != nil:
 		e.Type, e.Error = flow.EventFailed, failure(cmd.Key.Node, err)

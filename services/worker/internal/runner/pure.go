@@ -37,7 +37,7 @@ func (t *run) compute(cmd flow.Command) {
 		err = timeoutError(limit)
 	}
 	ctx.release()
-	if err == nil && result.Wait == nil && !t.inline(result.Output) { // it is stored first, and nobody is kept waiting for that
+	if err == nil && !t.inline(result.Output) { // it is stored first, and nobody is kept waiting for that
 		owner := t.machine.Owner()
 		go t.deliver(cmd, started, result, owner)
 		return

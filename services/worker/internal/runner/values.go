@@ -177,7 +177,37 @@ func (t *run) deliver(cmd flow.Command, started time.Time, result node.Result, o
 		t.tell(news{kind: newsCut, key: cmd.Key}, true)
 		return
 	}
+	if err == nil && result.Wait != nil && ref != nil { // what is stored isn't the step's output
+		result.Wait, err = opens(result.Wait, nil, ref)
+		result.Output, ref = nil, nil
+	}
 	t.tell(news{kind: newsCompleted, key: cmd.Key, event: t.r.event(cmd, started, result, err), ref: ref}, true)
+}
+
+// opens gives a wait what it opens with: a value, or where it is stored.
+func opens(w *flow.Wait, value any, ref *protocol.Value) (*flow.Wait, error) {
+	fields := map[string]any{}
+	if len(w.Open) > 0 {
+		if err := json.Unmarshal(w.Open, &fields); err != nil {
+			return nil, err
+		}
+	}
+	if ref != nil {
+		fields["ref"] = ref
+	} else {
+		raw, err := flow.EncodeValue(value)
+		if err != nil {
+			return nil, err
+		}
+		fields["input"] = json.RawMessage(raw)
+	}
+	open, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	out := *w
+	out.Open = open
+	return &out, nil
 }
 
 // output is how an output goes into a report: by itself (nil), or by reference.
