@@ -239,3 +239,33 @@ func TestQuickLook(t *testing.T) {
 		t.Errorf("%v\n%s", err, d.proc.Output())
 	}
 }
+
+// TestFlowTests runs the tests beside the examples as their reader would, and tests that fail in every way.
+func TestFlowTests(t *testing.T) {
+	t.Parallel()
+	d := newDev(t)
+	out, err := d.run("flow", "test", examplesDir, "--dir", d.dir)
+	if err != nil || strings.Count(out, "ok  ") < 12 || strings.Contains(out, "FAIL") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	work := t.TempDir()
+	for name, content := range map[string]string{
+		"flow.json": `{"name": "Tested", "nodes": [{"id": "start", "type": "trigger.manual"}, {"id": "wait", "type": "flow.delay", "config": {"duration": "1h"}}, {"id": "set", "type": "data.set", "config": {"values": {"n": "{{ input.n }}"}}}],
+			"edges": [{"from": "start", "to": "wait"}, {"from": "wait", "to": "set"}]}`,
+		"flow.test.yaml": "cases:\n- {name: passes, input: {n: 9007199254740993}, pins: {wait: {}}, expect: {output: {n: 9007199254740993}}}\n" +
+			"- {name: differs, input: {n: 1}, pins: {wait: {}}, expect: {output: {n: 2}, path: [start, set]}}\n- {name: waits, input: {n: 1}, timeout: 200ms}\n- {name: unknown, pins: {nobody: {}}}\n- {name: fails, input: {}, pins: {wait: {}}}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(work, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err = d.run("flow", "test", filepath.Join(work, "flow.json"), "--dir", d.dir, "--junit", filepath.Join(work, "junit.xml"))
+	for _, want := range []string{"ok    flow: passes", "output.n: is 1, want 2", "should not have run: wait", "it is waiting after 200ms: pin steps that wait", "pins.nobody: the flow has no node of this id", "status: is failed, want succeeded (", "4 of 5 flow tests failed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if report, rerr := os.ReadFile(filepath.Join(work, "junit.xml")); err == nil || rerr != nil || !strings.Contains(string(report), `failures="4"`) {
+		t.Errorf("%v, %v %s", err, rerr, report)
+	}
+}

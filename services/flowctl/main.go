@@ -26,7 +26,7 @@ type commands struct {
 	Logout     logoutCommand      `cmd:"" help:"Forget the login of this machine."`
 	Whoami     whoamiCommand      `cmd:"" help:"Show the server, the user and the role."`
 	TokenShow  tokenCommand       `cmd:"" name:"token" help:"Print the bearer token, for curl."`
-	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, delete, validate."`
+	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, delete, validate, test."`
 	Run        runCommand         `cmd:"" help:"Start a flow."`
 	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, watch."`
 	Catalog    catalogCommand     `cmd:"" help:"The node types, or one of them; the schema of flow documents."`

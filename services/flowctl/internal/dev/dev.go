@@ -72,6 +72,9 @@ func Start(ctx context.Context, o Options) (*Platform, error) {
 	if _, err := findPostgres(); err != nil { // before anything is made
 		return nil, err
 	}
+	if err := reachable(dir); err != nil {
+		return nil, err
+	}
 	o.Dir = dir
 	p := &Platform{}
 	if err := p.start(ctx, o); err != nil {

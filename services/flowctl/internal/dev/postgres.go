@@ -21,7 +21,7 @@ import (
 )
 
 // ErrNoPostgres says that the machine has no PostgreSQL that could be started.
-var ErrNoPostgres = errors.New("no PostgreSQL is installed here: flowctl dev needs its programs (initdb, postgres), 13 or newer, and starts a server of its own.\n" +
+var ErrNoPostgres = errors.New("no PostgreSQL is installed here: flowctl dev needs its programs (initdb, postgres; tested with 15), and starts a server of its own.\n" +
 	"  Debian, Ubuntu: apt install postgresql   Fedora: dnf install postgresql-server   elsewhere: put its bin directory into PATH")
 
 // How long PostgreSQL may take to be there (after a kill it repeats its log first), and to end in order.
@@ -104,10 +104,17 @@ func otherUser() (*syscall.Credential, string, error) {
 	return nil, "", errors.New("PostgreSQL doesn't run as root, and there is no user postgres or nobody to run it as: start flowctl dev as another user")
 }
 
-// reachable says which directory on the way the other user may not enter.
-func reachable(dir string, as *syscall.Credential, name string) error {
+// reachable says which directory on the way to dir the user that PostgreSQL runs as may not enter. What isn't there yet will be made so that it may.
+func reachable(dir string) error {
+	as, name, err := otherUser()
+	if err != nil || as == nil {
+		return err
+	}
 	for d := filepath.Dir(dir); ; d = filepath.Dir(d) {
 		info, err := os.Stat(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -131,14 +138,8 @@ func startPostgres(ctx context.Context, dir string, lock *os.File) (p *postgres,
 	if p.bin, err = findPostgres(); err != nil {
 		return nil, false, err
 	}
-	var name string
-	if p.as, name, err = otherUser(); err != nil {
+	if p.as, _, err = otherUser(); err != nil {
 		return nil, false, err
-	}
-	if p.as != nil {
-		if err := reachable(p.data, p.as, name); err != nil {
-			return nil, false, err
-		}
 	}
 	if made, err = p.prepare(ctx, dir); err != nil {
 		return nil, false, err
