@@ -129,7 +129,7 @@ func (a *App) build() error {
 	a.api = api.New(api.Options{
 		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
-		Submit: a.batcher.Submit, Full: a.handOut.Full, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
+		Submit: a.batcher.Submit, Full: a.handOut.Full, HandOut: a.handOut.Take, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
 		Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Tell: a.follow.tell, Fleet: a.live.GetFleet,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,

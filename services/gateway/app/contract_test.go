@@ -211,7 +211,8 @@ func TestEveryRouteRefuses(t *testing.T) {
 			c.call(t, id, 413, token, strings.Repeat(" ", op.MaxBody+1), known...)
 		}
 		if strings.Contains(op.path, "{") && id != "signal" { // its path names no thing that must be there
-			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`, "pauseExecution": `{"reason": "x"}`, "pauseFlow": `{"reason": "x"}`, "setPause": `{"reason": "x"}`, "decideApproval": `{"decision": "approve"}`}[id]
+			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`, "pauseExecution": `{"reason": "x"}`, "pauseFlow": `{"reason": "x"}`, "setPause": `{"reason": "x"}`, "decideApproval": `{"decision": "approve"}`,
+				"saveSchedule": `{"name": "x", "flowId": "x", "cron": "@daily"}`, "backfillSchedule": `{"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}`}[id]
 			if ok {
 				body = good
 			}
@@ -322,6 +323,7 @@ func TestEveryRouteWorks(t *testing.T) {
 	b.hooked(t, "hooked", "h", "")
 	delete(left, "callHook")
 	c.call(t, "callHook", 202, "", "{}", "h")
+	b.scheduled(t, c, ok, f.ID)
 	ok("listNodeTypes", 200, nil)
 	ok("getNodeType", 200, nil, "http.request")
 	ok("getFlowSchema", 200, nil)

@@ -209,6 +209,9 @@ func (e *Expression) Upcoming(after time.Time, n int) []time.Time {
 	return out
 }
 
+// Local is what the clocks of the zone show at an instant.
+func (e *Expression) Local(at time.Time) string { return at.In(e.loc).Format(time.RFC3339) }
+
 // Between lists the instants from first to last (both may be among them), at most limit. more tells that there are others.
 func (e *Expression) Between(first, last time.Time, limit int) (out []time.Time, more bool) {
 	for at := e.Next(first.Add(-1)); !at.IsZero() && !at.After(last); at = e.Next(at) {

@@ -71,11 +71,11 @@ type FireTx interface {
 	HoldTerm(ctx context.Context) (int64, error)
 	// LockSchedules locks schedules in the order of their ids, and returns those that exist.
 	LockSchedules(ctx context.Context, ids []ID) ([]Schedule, error)
-	// Fired tells which of the fires are there already, by schedule and instant, whoever made them.
+	// Fired gives those of the fires that are there already, by schedule and instant, with their executions, whoever made them.
 	Fired(ctx context.Context, fires []Fire) ([]Fire, error)
 	// Unfinished lists, by schedule, the executions of its latest fires that are not final.
 	Unfinished(ctx context.Context, schedules []ID) (map[ID][]ID, error)
-	// Fire inserts the fires, and the executions of those that have one. Their rows were given to the transaction when it was made.
+	// Fire inserts the fires (one that is there without an execution is replaced), and the executions of those that have one. Their rows were given to the transaction when it was made.
 	Fire(ctx context.Context, fires []Fire) error
 	// Move writes what is due next.
 	Move(ctx context.Context, schedules []Schedule) error
@@ -103,7 +103,7 @@ func FireDue(ctx context.Context, tx FireTx, term int64, plans []FirePlan) (out 
 	}
 	plans, moved, overlaps := fitting(plans, rows)
 	dropped = len(ids) - len(plans)
-	if plans, err = unfired(ctx, tx, plans); err != nil {
+	if plans, err = unfired(ctx, tx, plans, false); err != nil {
 		return fail(err)
 	}
 	var running map[ID][]ID
@@ -135,14 +135,14 @@ func FireDue(ctx context.Context, tx FireTx, term int64, plans []FirePlan) (out 
 	return out, done, dropped, nil
 }
 
-// Backfill fires instants of the past that nobody has fired, whatever the overlap policy, and lists those that it did.
+// Backfill fires instants of the past that have no execution, whatever was decided on them and whatever the overlap policy, and lists those that it did.
 func Backfill(ctx context.Context, tx FireTx, schedule ID, fires []Fire) (Outcome, []Fire, error) {
 	fail := func(err error) (Outcome, []Fire, error) { return Outcome{}, nil, fmt.Errorf("backfill: %w", err) }
 	rows, err := tx.LockSchedules(ctx, []ID{schedule})
 	if err != nil || len(rows) == 0 {
 		return fail(err)
 	}
-	plans, err := unfired(ctx, tx, []FirePlan{{Schedule: schedule, Fires: fires}})
+	plans, err := unfired(ctx, tx, []FirePlan{{Schedule: schedule, Fires: fires}}, true)
 	if err != nil {
 		return fail(err)
 	}
@@ -175,8 +175,8 @@ func fitting(plans []FirePlan, rows []Schedule) (fit []FirePlan, moved []Schedul
 	return fit, moved, overlaps
 }
 
-// unfired leaves out of plans what has been fired.
-func unfired(ctx context.Context, tx FireTx, plans []FirePlan) ([]FirePlan, error) {
+// unfired leaves out of plans what has been decided on; anew: only what has started an execution.
+func unfired(ctx context.Context, tx FireTx, plans []FirePlan, anew bool) ([]FirePlan, error) {
 	var all []Fire
 	for _, p := range plans {
 		all = append(all, p.Fires...)
@@ -194,7 +194,7 @@ func unfired(ctx context.Context, tx FireTx, plans []FirePlan) ([]FirePlan, erro
 	}
 	there := make(map[instant]bool, len(fired))
 	for _, f := range fired {
-		there[instant{f.Schedule, f.Due.UnixMicro()}] = true
+		there[instant{f.Schedule, f.Due.UnixMicro()}] = !anew || !f.Execution.IsZero()
 	}
 	out := make([]FirePlan, len(plans))
 	for i, p := range plans {

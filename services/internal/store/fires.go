@@ -83,12 +83,12 @@ func fireArgs(fires []protocol.Fire) (schedules []protocol.ID, due times) {
 
 func (t *fireTx) Fired(ctx context.Context, fires []protocol.Fire) ([]protocol.Fire, error) {
 	schedules, due := fireArgs(fires)
-	rows, err := t.conn.Query(ctx, `SELECT f.schedule_id, f.due_at FROM fires f JOIN unnest($1::uuid[], $2::timestamptz[]) AS u (id, due) ON f.schedule_id = u.id AND f.due_at = u.due`, dbIDs(schedules), due)
+	rows, err := t.conn.Query(ctx, `SELECT f.schedule_id, f.due_at, f.execution_id FROM fires f JOIN unnest($1::uuid[], $2::timestamptz[]) AS u (id, due) ON f.schedule_id = u.id AND f.due_at = u.due`, dbIDs(schedules), due)
 	if err != nil {
 		return nil, err
 	}
 	return collect(rows, func(r pgx.Rows, f *protocol.Fire) error {
-		return r.Scan((*dbID)(&f.Schedule), dbTime{&f.Due})
+		return r.Scan((*dbID)(&f.Schedule), dbTime{&f.Due}, (*dbID)(&f.Execution))
 	})
 }
 
@@ -113,7 +113,7 @@ func (t *fireTx) Unfinished(ctx context.Context, schedules []protocol.ID) (map[p
 	return out, err
 }
 
-// Fire inserts fires and their executions. A fire that is there already fails the transaction: whoever came between has not locked the schedule.
+// Fire inserts fires and their executions. A fire that has its execution already fails the transaction: whoever came between has not locked the schedule.
 func (t *fireTx) Fire(ctx context.Context, fires []protocol.Fire) error {
 	schedules, due := fireArgs(fires)
 	executions, terms, missed := make([]protocol.ID, len(fires)), make([]int64, len(fires)), make([]int32, len(fires))
@@ -130,11 +130,17 @@ func (t *fireTx) Fire(ctx context.Context, fires []protocol.Fire) error {
 		}
 		starts = append(starts, row)
 	}
-	if _, err := t.conn.Exec(ctx, `INSERT INTO fires (schedule_id, due_at, execution_id, term, outcome, reason, missed, at)
+	tag, err := t.conn.Exec(ctx, `INSERT INTO fires AS old (schedule_id, due_at, execution_id, term, outcome, reason, missed, at)
 		SELECT u.schedule, u.due, u.execution, u.term, u.outcome, u.reason, u.missed, clock_timestamp()
-		FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::int[]) AS u (schedule, due, execution, term, outcome, reason, missed)`,
-		dbIDs(schedules), due, dbIDs(executions), terms, outcomes, reasons, missed); err != nil {
+		FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::int[]) AS u (schedule, due, execution, term, outcome, reason, missed)
+		ON CONFLICT (schedule_id, due_at) DO UPDATE SET execution_id = excluded.execution_id, term = excluded.term, outcome = excluded.outcome, reason = excluded.reason, missed = excluded.missed, at = excluded.at
+			WHERE old.execution_id IS NULL`,
+		dbIDs(schedules), due, dbIDs(executions), terms, outcomes, reasons, missed)
+	if err != nil {
 		return err
+	}
+	if n := int(tag.RowsAffected()); n != len(fires) {
+		return fmt.Errorf("%d of %d instants have been fired already", len(fires)-n, len(fires))
 	}
 	if len(starts) == 0 {
 		return nil

@@ -17,6 +17,7 @@ type Schedule struct {
 	ID         protocol.ID
 	Project    protocol.ID
 	Flow       protocol.ID
+	FlowName   string // read only
 	Node       string // the flow's trigger.schedule that it belongs to; "": nobody's but its own
 	Name       string // unique within the project
 	Cron, Zone string
@@ -42,11 +43,11 @@ type ScheduleSpec struct {
 // ErrOwned says that a schedule belongs to a flow's trigger.schedule: it changes with the flow.
 var ErrOwned = errors.New("this schedule belongs to a trigger.schedule of its flow: change it there, and publish")
 
-const scheduleColumns = `s.id, s.project_id, s.flow_id, s.node, s.name, s.cron, s.time_zone, s.input, s.catch_up, s.catch_up_max, s.overlap, s.start_at, s.end_at, s.paused, s.next_due, s.revision, s.created_at, s.updated_at`
+const scheduleColumns = `s.id, s.project_id, s.flow_id, s.node, s.name, s.cron, s.time_zone, s.input, s.catch_up, s.catch_up_max, s.overlap, s.start_at, s.end_at, s.paused, s.next_due, s.revision, s.created_at, s.updated_at, (SELECT f.name FROM flows f WHERE f.id = s.flow_id)`
 
 func scheduleTargets(s *Schedule) []any {
 	return []any{(*dbID)(&s.ID), (*dbID)(&s.Project), (*dbID)(&s.Flow), &s.Node, &s.Name, &s.Cron, &s.Zone, (*[]byte)(&s.Input), &s.CatchUp, &s.CatchUpMax, &s.Overlap, dbTime{&s.StartAt}, dbTime{&s.EndAt}, &s.Paused,
-		dbTime{&s.Due}, &s.Revision, dbTime{&s.CreatedAt}, dbTime{&s.UpdatedAt}}
+		dbTime{&s.Due}, &s.Revision, dbTime{&s.CreatedAt}, dbTime{&s.UpdatedAt}, &s.FlowName}
 }
 
 func scanSchedule(r pgx.Rows, s *Schedule) error { return r.Scan(scheduleTargets(s)...) }

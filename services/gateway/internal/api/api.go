@@ -50,6 +50,8 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Submit commits executions, all or none.
 	Submit func(rows []store.NewExecution) ([]store.Inserted, error)
+	// HandOut publishes executions that were committed by other ways than Submit. It never waits.
+	HandOut func(rows []store.NewExecution)
 	// Full tells that so much waits to be handed out that no more is accepted.
 	Full func() bool
 	// Shards is the number of report queues; 0: not known yet.
@@ -124,6 +126,7 @@ func New(o Options) *API {
 	a.scalingRoutes()
 	a.settingRoutes()
 	a.letterRoutes()
+	a.scheduleRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)
