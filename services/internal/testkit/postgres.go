@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net/url"
@@ -166,6 +167,38 @@ func (s *PostgresServer) Exec(database, sql string) (string, error) {
 		return "", fmt.Errorf("psql: %w: %s", err, out)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// Hold runs SQL as superuser in a transaction that stays open, with its locks, until release is called or the test ends.
+func (s *PostgresServer) Hold(t testing.TB, database, sql string) (release func()) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(s.bin, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", fmt.Sprint(s.Port), "-U", "postgres", "-d", database)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := startWithParent(cmd); err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		in.Close() // psql leaves at the end of its input, and its transaction is rolled back
+		_ = cmd.Wait()
+	})
+	t.Cleanup(release)
+	if _, err := fmt.Fprintf(in, "BEGIN;\n%s;\nSELECT 'held';\n", strings.TrimSuffix(sql, ";")); err != nil {
+		t.Fatal(err)
+	}
+	for line := bufio.NewScanner(out); line.Scan(); {
+		if line.Text() == "held" {
+			return release
+		}
+	}
+	t.Fatalf("psql ended before it held %q", sql)
+	return nil
 }
 
 // Dump gives all rows of a database as SQL; bytes in hexadecimal.

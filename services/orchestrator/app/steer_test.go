@@ -285,6 +285,13 @@ func TestScaleThroughNomad(t *testing.T) {
 		})
 	}
 	count(2) // the minimum
+	testkit.Eventually(t, 40*time.Second, "the deployment has ended: Nomad takes another count", func() error {
+		var d struct{ Status string }
+		if err := json.Unmarshal(ask(t, http.MethodGet, nomad+"/v1/job/worker/deployment", ""), &d); err != nil || d.Status == "running" {
+			return fmt.Errorf("%+v, %v", d, err)
+		}
+		return nil
+	})
 	for range 200 {
 		if err := w.pub.PublishWait(t.Context(), broker.Message{Key: broker.TaskKey("default", "normal"), Type: "task", Body: []byte("{}")}); err != nil {
 			t.Fatal(err)
@@ -297,7 +304,7 @@ func TestScaleThroughNomad(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("decided %v after the backlog was there", time.Since(begun))
+	t.Logf("decided %s after the backlog was there", w.sql(t, fmt.Sprintf("SELECT min(at) - '%s' FROM decisions WHERE reason LIKE '200 wait%%'", begun.Format(time.RFC3339Nano))))
 	count(4)
 	if got := w.sql(t, "SELECT count(*) FROM decisions WHERE outcome LIKE 'failed%' OR outcome = ''"); got != "0" {
 		t.Errorf("decisions that failed: %s", w.sql(t, "SELECT reason, outcome FROM decisions"))

@@ -65,9 +65,7 @@ func (t *run) observe(ctx context.Context, name string, p *pool, members []membe
 		}
 		o.Ready += q.Ready
 	}
-	if p.packed > 1 { // the broker counts messages
-		o.Ready = int(float64(o.Ready) * p.packed)
-	}
+	o.Ready = p.tasks(o.Ready) // the broker counts messages
 	for _, m := range members {
 		if m.load == nil || !m.fresh {
 			o.Partial = fmt.Sprintf("worker %s has not reported lately", m.Worker)
@@ -104,6 +102,7 @@ func (t *run) observe(ctx context.Context, name string, p *pool, members []membe
 func (t *run) scale(ctx context.Context, name string, p *pool, members []member, unseen error, queues []live.Queue, ended float64, now time.Time) live.Scaling {
 	o, g := t.observe(ctx, name, p, members, unseen, queues, ended, now)
 	v := t.values
+	p.above = o.Backlog() >= v.HighWaterMark
 	policy := autoscale.Policy{Enabled: v.AutoScaling, Min: v.MinWorkers, Max: v.MaxWorkers, High: v.HighWaterMark, Low: v.LowWaterMark, Drain: v.DrainTime, DownWindow: v.DownWindow}
 	var d autoscale.Decision
 	if g.Index == 0 { // Nomad can't be asked, so nothing can be decided

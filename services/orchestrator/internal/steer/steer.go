@@ -1,4 +1,4 @@
-// Package steer is the leader's loop over what runs: every second it looks at settings, workers, queues and Nomad's groups, shares the work among the workers (package
+// Package steer is the leader's loop over what runs: every second, and as soon as a backlog passes its mark, it looks at settings, workers, queues and Nomad's groups, shares the work among the workers (package
 // balance), decides how many there should be (package autoscale), and does it.
 //
 //	settings ─┐
@@ -73,10 +73,11 @@ func New(o Options) *Steer { return &Steer{o: o, metrics: newMetrics(o.Registere
 // Work works until ctx ends.
 func (s *Steer) Work(ctx context.Context, number int64, term Term) {
 	t := &run{Steer: s, number: number, term: term, values: s.o.Defaults, pools: map[string]*pool{}, ended: map[protocol.ID]uint64{}, failing: map[string]bool{}}
-	tick := time.NewTicker(step)
+	tick := time.NewTicker(peek)
 	defer tick.Stop()
-	for {
-		if term.Valid() {
+	for n := 0; ; n++ {
+		if term.Valid() && (n%int(step/peek) == 0 || t.rises(ctx)) {
+			n = 0
 			bounded, cancel := context.WithTimeout(ctx, bound)
 			t.look(bounded)
 			cancel()
@@ -109,6 +110,7 @@ type pool struct {
 	packed   float64 // tasks in a message, as they come; 0: not known yet
 	state    autoscale.State
 	decision autoscale.Decision
+	above    bool           // the backlog was at or above the high mark
 	held     autoscale.Code // as written last
 	heldAt   time.Time
 }
