@@ -29,6 +29,8 @@ type commands struct {
 	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, delete, validate, test."`
 	Run        runCommand         `cmd:"" help:"Start a flow."`
 	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, watch."`
+	Signal     signalCommand      `cmd:"" help:"Send a signal to an execution, or to whoever waits for its name and key."`
+	Approval   approvalCommand    `cmd:"" help:"Approvals: list, approve, reject."`
 	Catalog    catalogCommand     `cmd:"" help:"The node types, or one of them; the schema of flow documents."`
 	Credential credentialCommands `cmd:"" help:"Credentials: list, types, create, test, delete."`
 	Worker     workerCommand      `cmd:"" help:"Workers: list, drain."`

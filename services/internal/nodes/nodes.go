@@ -14,6 +14,7 @@ import (
 type Options struct {
 	HTTP    HTTPOptions
 	Scripts *script.Host // runs data.code; nil: it can't be run, only checked
+	Calls   Caller       // flow.call starts flows with it; nil: they can't be started, only checked
 	AMQPURL string       // of the platform's own broker, as flows use it: amqp.publish without a credential; "": there is none
 }
 
@@ -36,6 +37,7 @@ func Builtin(o Options) []node.Type {
 		flowSignal(),
 		flowApproval(),
 		taskRemote(),
+		flowCall(o.Calls),
 		flowStop(),
 		logicForeach(),
 		logicWhile(),

@@ -98,7 +98,7 @@ func (b *batch) write(ctx context.Context, tx Tx) error {
 	b.out.News = append(b.out.News, b.remote...)
 	b.post()
 	c := &b.changes
-	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked)+len(c.RemoteMade)+len(c.RemoteEnded) == 0 {
+	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked)+len(c.RemoteMade)+len(c.RemoteEnded)+len(c.Called) == 0 {
 		return nil
 	}
 	return tx.Write(ctx, c)

@@ -68,6 +68,8 @@ type Tx interface {
 	// Letters lists untaken letters that may meet the waits, which needn't be written yet: those to the wait's execution, and those to whoever waits for its key that
 	// have not expired, the oldest, no more than there are waits for it.
 	Letters(ctx context.Context, waits []OpenWait) ([]Letter, error)
+	// KnownCall tells what is known of a call of an execution that is locked.
+	KnownCall(ctx context.Context, c Call) (KnownCall, error)
 	// Pending lists the pending letters to executions: ID, Execution and Kind.
 	Pending(ctx context.Context, executions []ID) ([]Letter, error)
 	// FreeRemote locks tasks of a queue that may be leased, and returns them by priority and age, no more than limit; those that others hold locked are left out.
@@ -119,6 +121,7 @@ type Changes struct {
 	Dead    []DeadLetter // a zero ID or At is filled in by the store
 	Posted  []Letter     // inserted as they are; one whose id exists stays as it is. The executions that they are to need not be locked
 	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error
+	Called  []Call       // written down; their executions know from now on that they have children
 	Looked  []ID         // letters that are pending no more
 	// RemoteMade are inserted; one whose id exists stays as it is. RemoteHeld are locked ones: what a lease says of them is written. RemoteEnded end where they haven't yet. With
 	// the waits of an execution that ends its remote tasks end too, as cancelled.

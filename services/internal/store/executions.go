@@ -329,6 +329,7 @@ func (db *DB) ExecutionByID(ctx context.Context, id protocol.ID) (Execution, err
 // ExecutionFilter narrows a list of executions.
 type ExecutionFilter struct {
 	Flow   protocol.ID      // zero: any
+	Parent protocol.ID      // that waits for them; zero: any
 	States []protocol.State // none: any
 	Since  time.Time        // accepted then or later, to the millisecond
 	Label  map[string]string
@@ -360,6 +361,9 @@ func (db *DB) ListExecutions(ctx context.Context, f ExecutionFilter, p Page) ([]
 func (f *ExecutionFilter) narrow(add func(cond string, v any)) {
 	if !f.Flow.IsZero() {
 		add("e.flow_id = $", dbID(f.Flow))
+	}
+	if !f.Parent.IsZero() {
+		add("e.parent_id = $", dbID(f.Parent))
 	}
 	if len(f.States) > 0 {
 		states := make([]string, len(f.States))

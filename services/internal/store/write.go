@@ -64,6 +64,9 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 		return err
 	}
 	todo = append(todo, remote...)
+	if len(c.Called) > 0 {
+		todo = append(todo, placeCalls(c.Called)...)
+	}
 	if len(c.Dead) > 0 {
 		todo = append(todo, insertDead(c.Dead, t.now))
 	}

@@ -21,10 +21,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"flowplatform/services/internal/definitions"
+	"flowplatform/services/internal/expr"
 	"flowplatform/services/internal/lifecycle"
+	"flowplatform/services/internal/nodes"
+	"flowplatform/services/internal/protocol"
 	"flowplatform/services/internal/store"
 	"flowplatform/services/internal/telemetry"
 	"flowplatform/services/orchestrator/internal/api"
+	"flowplatform/services/orchestrator/internal/calls"
 	"flowplatform/services/orchestrator/internal/claims"
 	"flowplatform/services/orchestrator/internal/collect"
 	"flowplatform/services/orchestrator/internal/followup"
@@ -52,6 +57,7 @@ type App struct {
 	events   *events
 	sessions *sessions.Service
 	claims   *claims.Service
+	calls    *calls.Calls
 	follow   *followup.Followup
 	collect  *collect.Collectors
 	sender   *rescue.Sender
@@ -110,6 +116,14 @@ func (a *App) build() error {
 		Store: db, Lease: a.o.WorkerLease, Shards: a.shardCount, Recover: a.sender.Soon, Log: a.component("sessions"), Registerer: a.registry,
 	})
 	a.claims = claims.New(claims.Options{Store: db, Log: a.component("claims"), Registerer: a.registry})
+	catalogue, err := nodes.Catalogue(nodes.Options{})
+	if err != nil {
+		return err
+	}
+	a.calls = calls.New(calls.Options{
+		Definitions: definitions.New(db, catalogue, expr.New(), time.Now), Place: db.Call, Shards: a.shardCount, Now: time.Now,
+		Follow: func(out protocol.Outcome) { a.follow.Take(out) },
+	})
 	a.health.Register("work", true, func(context.Context) error {
 		switch {
 		case a.stopping.Load():
@@ -146,7 +160,7 @@ func (a *App) start(ctx context.Context) error {
 	mux := http.NewServeMux()
 	a.probes(mux)
 	mux.Handle("/internal/v1/", api.New(api.Options{
-		Token: a.o.InternalToken, Open: a.open, Renew: a.sessions.Renew, End: a.sessions.End, Claims: a.claims.Grant, Values: a.db, Log: a.component("api"),
+		Token: a.o.InternalToken, Open: a.open, Renew: a.sessions.Renew, End: a.sessions.End, Claims: a.claims.Grant, Call: a.call, Values: a.db, Log: a.component("api"),
 	}))
 	lis, err := a.serve("API", address(a.o.BindAddress, a.o.Port), "PORT", mux)
 	if err != nil {

@@ -183,6 +183,14 @@ func (a *App) watchShards(ctx context.Context) {
 	}
 }
 
+// call starts a flow that a step calls.
+func (a *App) call(ctx context.Context, req protocol.CallRequest) (protocol.CallAnswer, error) {
+	if !a.working.Load() {
+		return protocol.CallAnswer{}, errors.New("this orchestrator is still starting")
+	}
+	return a.calls.Call(ctx, req)
+}
+
 // open sees to it that the pool of a worker has its queues, and opens the session.
 func (a *App) open(ctx context.Context, req protocol.OpenSessionRequest) (protocol.SessionResponse, error) {
 	if !a.working.Load() {

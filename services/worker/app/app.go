@@ -107,12 +107,13 @@ func (a *App) component(name string) *slog.Logger { return a.log.With("component
 func (a *App) build() error {
 	a.limits()
 	var err error
-	if a.catalogue, err = nodes.Catalogue(nodes.Options{
-		HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}, Scripts: script.NewHost("", int(math.Ceil(a.o.CPULimitCores))), AMQPURL: a.o.NodesRabbitMQURL,
-	}); err != nil {
+	if a.directory, err = upstream.NewDirectory("ORCHESTRATOR_URL", "orchestrator", a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
 		return err
 	}
-	if a.directory, err = upstream.NewDirectory("ORCHESTRATOR_URL", "orchestrator", a.o.OrchestratorURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {
+	if a.catalogue, err = nodes.Catalogue(nodes.Options{
+		HTTP: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}, Scripts: script.NewHost("", int(math.Ceil(a.o.CPULimitCores))), AMQPURL: a.o.NodesRabbitMQURL,
+		Calls: upstream.NewClient(a.directory, a.o.InternalToken).Call,
+	}); err != nil {
 		return err
 	}
 	if a.gateways, err = upstream.NewDirectory("GATEWAY_URL", "gateway", a.o.GatewayURL, a.o.ConsulAddress, a.o.ConsulToken, a.component("upstream")); err != nil {

@@ -83,6 +83,7 @@ type executionOutput struct {
 type listExecutionsInput struct {
 	Page
 	Flow   string    `query:"flowId" doc:"Id or name of the flow"`
+	Parent string    `query:"parent" doc:"Id of the execution that has called them and waits for them"`
 	Status []string  `query:"status" enum:"queued,running,waiting,succeeded,failed,cancelled,timed_out" doc:"One or more, by comma"`
 	Since  time.Time `query:"since" doc:"Accepted then or later"`
 	Label  []string  `query:"label,explode" maxItems:"16" doc:"key=value; several: all of them"`
@@ -158,6 +159,11 @@ func (a *API) listExecutions(ctx context.Context, in *listExecutionsInput) (*lis
 	var err error
 	if f.Label, err = labelsOf(in.Label); err != nil {
 		return nil, err
+	}
+	if in.Parent != "" {
+		if f.Parent, err = protocol.ParseID(in.Parent); err != nil {
+			return nil, problem.Invalid("parent is wrong", problem.Parameter("query", "parent", "%q is no id", in.Parent))
+		}
 	}
 	if in.Flow != "" {
 		if f.Flow, err = protocol.ParseID(in.Flow); err != nil {

@@ -23,6 +23,7 @@ type database struct {
 	dead     []protocol.DeadLetter
 	letters  []*letter // oldest first
 	remote   []*remoteTask
+	calls    []protocol.Call
 	keys     map[string]*rowLock
 	downTill int64
 	downFrom int64

@@ -167,9 +167,32 @@ func (db *database) takeLetters(c *protocol.Changes, s *Sim) {
 		o := db.letters[i]
 		o.Execution, o.Taken, o.by, o.Pending = l.Execution, l.Taken, l.Execution, false
 	}
+	for _, call := range c.Called {
+		db.calls = append(db.calls, call)
+		if call.Wait {
+			db.execs[indexOf(call.Execution)].row.Calls = true
+		}
+	}
 	for _, id := range c.Looked {
 		if i := slices.IndexFunc(db.letters, func(o *letter) bool { return o.ID == id }); i >= 0 {
 			db.letters[i].Pending = false
 		}
 	}
+}
+
+// KnownCall finds the child that a step has called.
+func (t *txn) KnownCall(_ context.Context, c protocol.Call) (k protocol.KnownCall, err error) {
+	if err := t.statement(); err != nil {
+		return k, err
+	}
+	k.Root = c.Execution
+	for _, o := range t.s.db.calls {
+		if o.Execution == c.Execution && o.Node == c.Node && o.Iteration == c.Iteration && o.Retries == c.Retries {
+			k.Child = o.Child
+		}
+		if o.Child == c.Execution {
+			k.Depth = o.Depth
+		}
+	}
+	return k, nil
 }

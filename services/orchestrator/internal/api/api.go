@@ -32,6 +32,7 @@ type Options struct {
 	Renew  func(context.Context, protocol.RenewRequest) (protocol.SessionResponse, error)
 	End    func(context.Context, protocol.EndSessionsRequest) error
 	Claims func(context.Context, []protocol.Claim) ([]protocol.Answer, error)
+	Call   func(context.Context, protocol.CallRequest) (protocol.CallAnswer, error)
 	Values Values
 	Log    *slog.Logger
 }
@@ -48,6 +49,7 @@ func New(o Options) http.Handler {
 		answers, err := o.Claims(ctx, r.Claims)
 		return protocol.ClaimsResponse{Answers: answers}, err
 	}))
+	mux.Handle("POST /internal/v1/calls", slots(callsAtOnce, bounded(o.Log, protocol.MaxValue+64<<10, checkCall, o.Call)))
 	p := payloads{values: o.Values, log: o.Log, slots: make(chan struct{}, payloadsAtOnce)}
 	mux.HandleFunc("PUT /internal/v1/payloads/{execution}/{sha256}", p.put)
 	mux.HandleFunc("GET /internal/v1/payloads/{execution}/{sha256}", p.get)
@@ -69,10 +71,30 @@ func authorized(token string, next http.Handler) http.Handler {
 }
 
 func endpoint[Q, A any](log *slog.Logger, check func(*Q) error, do func(context.Context, Q) (A, error)) http.Handler {
+	return bounded(log, maxBody, check, do)
+}
+
+// callsAtOnce bounds the memory that inputs of called flows take here.
+const callsAtOnce = 16
+
+// slots lets so many calls in at once; the others wait.
+func slots(n int, next http.Handler) http.Handler {
+	free := make(chan struct{}, n)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		select {
+		case free <- struct{}{}:
+			defer func() { <-free }()
+			next.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
+}
+
+func bounded[Q, A any](log *slog.Logger, most int64, check func(*Q) error, do func(context.Context, Q) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-			problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes: ask in parts", maxBody))
+			problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes: ask in parts", most))
 			return
 		}
 		if err != nil {
@@ -172,6 +194,18 @@ func checkIDs(name string, ids []protocol.ID) error {
 		if id.IsZero() {
 			return fmt.Errorf("%s[%d] is empty", name, i)
 		}
+	}
+	return nil
+}
+
+func checkCall(r *protocol.CallRequest) error {
+	switch {
+	case r.Execution.IsZero() || r.Attempt < 1 || r.Attempt > math.MaxInt32 || r.Node == "" || r.Flow == "":
+		return errors.New("a call needs execution, attempt (1 to 2147483647), node and flow")
+	case len(r.Node) > 255 || len(r.Iteration) > 255 || len(r.Flow) > 255 || strings.ContainsRune(r.Node+r.Iteration+r.Flow, 0):
+		return errors.New("node, iteration or flow is longer than 255 bytes, or holds a zero byte")
+	case r.Version < 0 || r.Version > math.MaxInt32 || len(r.Labels) > 64:
+		return errors.New("version is between 0 and 2147483647, and there are at most 64 labels")
 	}
 	return nil
 }

@@ -70,6 +70,13 @@ func (c *Client) Claims(ctx context.Context, claims []protocol.Claim) ([]protoco
 	return resp.Answers, nil
 }
 
+// Call starts another flow for a step.
+func (c *Client) Call(ctx context.Context, req protocol.CallRequest) (protocol.CallAnswer, error) {
+	var answer protocol.CallAnswer
+	err := c.post(ctx, "calls", req, &answer)
+	return answer, err
+}
+
 // post makes one try. Whatever isn't a 2xx with a readable body is "no answer", and moves the client on to another instance.
 func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	body, err := json.Marshal(in)
