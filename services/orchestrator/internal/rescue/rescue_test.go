@@ -75,6 +75,7 @@ func (r *rows) DeadOwners(context.Context, int) ([]protocol.ID, error) {
 	return []protocol.ID{{9}}, nil
 }
 func (r *rows) Mail(context.Context, time.Duration, int) ([]protocol.ID, error) { return nil, nil }
+func (r *rows) LostRemote(context.Context, int) ([]protocol.ID, error)          { return nil, nil }
 func (r *rows) LiveSessions(context.Context) ([]protocol.Session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
