@@ -42,6 +42,9 @@ func (d *devCommand) Run(a *app) error {
 		o.LogLevel = "debug"
 	}
 	p, err := dev.Start(a.ctx, o)
+	if a.ctx.Err() != nil && err != nil {
+		return errors.New("stopped before it was ready")
+	}
 	if err != nil {
 		return err
 	}

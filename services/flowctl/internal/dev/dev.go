@@ -190,15 +190,26 @@ func (s *services) start(ctx context.Context) error {
 	if err := s.startGateway(ctx); err != nil {
 		return err
 	}
+	if err := await(ctx, "orchestrator", o.Ready); err != nil { // it declares the queues that the worker consumes
+		return err
+	}
 	if err := s.startWorker(ctx, "http://"+o.Addr()); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	if err := await(ctx, "gateway", s.p.gateway.Ready); err != nil {
+		return err
+	}
+	return await(ctx, "worker", s.p.worker.Ready)
+}
+
+// readyPatience is how long a service may take to be ready.
+const readyPatience = time.Minute
+
+func await(ctx context.Context, name string, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	for name, ready := range map[string]func(context.Context) error{"orchestrator": o.Ready, "gateway": s.p.gateway.Ready, "worker": s.p.worker.Ready} {
-		if err := ready(ctx); err != nil {
-			return fmt.Errorf("the %s isn't ready: %w", name, err)
-		}
+	if err := ready(ctx); err != nil {
+		return fmt.Errorf("the %s isn't ready: %w", name, err)
 	}
 	return nil
 }
