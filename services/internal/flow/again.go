@@ -116,7 +116,7 @@ func (s *State) pin(st *step, e *Event) {
 	if at.IsZero() { // given by a user
 		at = st.entry
 	}
-	st.try, st.started = max(1, e.Try), e.Started
+	st.try, st.started, st.pinned = max(1, e.Try), e.Started, true
 	if st.started.IsZero() {
 		st.started = at
 	}

@@ -8,6 +8,10 @@ import (
 
 // Apply takes in what happened to a step. An event that doesn't fit (the step isn't running, the try is another) is ErrMisfit and changes nothing.
 func (s *State) Apply(e Event) error {
+	if e.Type == EventUndo && e.Node == "" {
+		s.undo.begun = true
+		return nil
+	}
 	st, place, err := s.find(&e)
 	if err != nil {
 		return err
@@ -45,6 +49,7 @@ func (s *State) consume(st *step, e *Event) error {
 	st.told = true
 	if e.Type == EventMet {
 		s.met(st, e)
+		s.undone(st)
 		s.over(st.f)
 		return nil
 	}
@@ -78,6 +83,7 @@ func (s *State) consume(st *step, e *Event) error {
 	case EventWaiting:
 		s.wait(st, e)
 	}
+	s.undone(st)
 	s.over(st.f)
 	return nil
 }
@@ -189,7 +195,7 @@ func (s *State) tryFailed(st *step, f *Failure, at time.Time) {
 		own = *f
 	}
 	own.Node = n.id
-	if !own.Retryable || st.try >= n.retry.Tries() || s.Closing() || st.late {
+	if !own.Retryable || st.try >= n.retry.Tries() || s.Closing() && !st.undoes || st.late {
 		s.end(st, &own, at)
 		return
 	}
@@ -232,7 +238,7 @@ func (s *State) end(st *step, f *Failure, at time.Time) {
 	if f.Node == "" {
 		f.Node = st.n.id
 	}
-	deadly := st.deadly()
+	deadly := !st.undoes && st.deadly()
 	if deadly && s.forgiving {
 		s.forgive(st)
 		return
@@ -247,6 +253,11 @@ func (s *State) end(st *step, f *Failure, at time.Time) {
 		s.settle(st, stepFailed, PortMain)
 	case st.n.onError == OnErrorRoute:
 		s.settle(st, stepFailed, PortError)
+	case st.undoes: // the others are undone all the same
+		st.state = stepFailed
+		if s.undo.failing++; s.undo.failed == nil {
+			s.undo.failed = st
+		}
 	case deadly:
 		st.state = stepFailed
 		s.fatal(st, f)

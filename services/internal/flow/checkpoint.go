@@ -9,12 +9,12 @@ import (
 // Sum gives a checkpoint: a list of events that stands for all that the state was made from, and leads to a state that goes on in the same way. Rounds
 // that have ended are in it with what they gave only, but for the last few, which are kept for people.
 func (s *State) Sum() []Event {
-	out := s.sumFrame([]Event{{Type: EventSum, At: s.clock, Try: s.retries}}, &s.top)
+	out := s.sumFrame(s.sumUndo([]Event{{Type: EventSum, At: s.clock, Try: s.retries}}), &s.top)
 	keys := slices.SortedFunc(maps.Keys(s.early), func(a, b Key) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Iteration, b.Iteration)) })
 	for _, key := range keys { // what was recorded of steps that can't begin yet, because pure ones before them are computed again
 		out = append(out, s.early[key]...)
 	}
-	return out
+	return s.sumUndone(out)
 }
 
 // sumFrame tells of a frame's steps, and last of the one that failed it: nothing may begin to fail before it that didn't.
@@ -41,7 +41,7 @@ func (s *State) sumStep(out []Event, st *step) []Event {
 	switch st.state {
 	case stepSucceeded:
 		e.Type, e.Output, e.Port, e.At = EventSucceeded, st.output, st.port, st.ended
-		if st.n.kind == KindContainer {
+		if st.n.kind == KindContainer || st.pinned {
 			e.Type, e.Error = EventPinned, st.err
 		}
 		e.Stop = s.stopped && st == st.f.final

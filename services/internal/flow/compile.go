@@ -19,6 +19,9 @@ func Compile(def *Definition, view FlowView, types Types, lang Language) (*Progr
 		c.node(i)
 	}
 	c.parents()
+	for i := range def.Nodes {
+		c.undo(i)
+	}
 	c.edges()
 	c.graph()
 	c.expressions(lang)
@@ -35,7 +38,8 @@ type compiler struct {
 	p        *Program
 	problems []Problem
 	typ      map[int]NodeType
-	broken   []bool // nodes whose edges can't be judged: unknown type, or an id that stands for two
+	undoes   map[int32]int32 // of compensations: the node that each undoes
+	broken   []bool          // nodes whose edges can't be judged: unknown type, or an id that stands for two
 }
 
 func (c *compiler) add(ptr, code, format string, args ...any) {
@@ -99,9 +103,6 @@ func (c *compiler) node(i int) {
 		c.broken[i], c.broken[first] = true, true
 	} else {
 		c.p.index[n.ID] = int32(i)
-	}
-	if n.Compensate != "" {
-		c.notYet(ptr+"/compensate", "compensation")
 	}
 	c.pool(ptr+"/pool", n.Pool)
 	if n.Timeout != 0 {

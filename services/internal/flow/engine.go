@@ -190,6 +190,9 @@ const (
 	EventRounds = "rounds"
 	// EventRetry: a user retries the execution. It has no node. What had failed the execution before it is as if it had not been tried; what succeeded stays.
 	EventRetry = "retry"
+	// EventUndo begins to undo an execution that was cancelled or timed out; one that failed is undone without it. With a Node, in checkpoints: this compensation
+	// is to run, should it come to that, with Output as its config.
+	EventUndo = "undo"
 	// EventPinned: the step counts as done with Output and Port (or Error) when its turn comes, without being run. Replay makes these.
 	EventPinned = "pin"
 )
@@ -209,6 +212,7 @@ type Command struct {
 	Kind    Kind
 	Config  map[string]any // expressions evaluated
 	Timeout time.Duration
+	Undo    bool      // it undoes a step, after the execution has come to a bad end
 	Pool    string    // of an effect: whose workers may run it; "": those of the flow's pool. Anything else runs anywhere
 	Try     int       // 1 is the first
 	Retries int       // how often users have retried the execution: what an earlier time opened for this step is over

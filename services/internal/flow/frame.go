@@ -128,6 +128,12 @@ func (s *State) find(e *Event) (*step, place, error) {
 		return nil, 0, fmt.Errorf("%w: the flow has no node %q", ErrMisfit, e.Node)
 	}
 	n := &s.p.nodes[i]
+	if n.undoes != nil {
+		if u := s.undo.byKey[Key{Node: e.Node, Iteration: e.Iteration}]; u != nil {
+			return u, placeHere, nil
+		}
+		return nil, placeEarly, nil
+	}
 	if n.scope == s.p.top {
 		if e.Iteration != "" {
 			return nil, 0, fmt.Errorf("%w: node %q is in no container, but the event names round %q", ErrMisfit, e.Node, e.Iteration)
@@ -201,6 +207,9 @@ func (s *State) close(f *frame) {
 	f.closed = true
 	if f.busy == 0 {
 		return
+	}
+	if s.p.undone {
+		s.closing(f)
 	}
 	for i := range f.steps {
 		st := &f.steps[i]

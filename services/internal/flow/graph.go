@@ -71,7 +71,7 @@ func (c *compiler) graph() {
 	}
 	for i := range c.p.nodes {
 		n := &c.p.nodes[i]
-		if !noTrigger && n.incoming == 0 && n.parent < 0 && n.kind != KindTrigger && !c.broken[i] && !c.named(n.id) {
+		if !noTrigger && n.incoming == 0 && n.parent < 0 && n.kind != KindTrigger && !c.taken(int32(i)) && !c.broken[i] && !c.named(n.id) && !c.undoing(n.id) {
 			c.add("/nodes/"+strconv.Itoa(i), "unreachable", "no edge leads to %s, so it would never run: connect it, or remove it", n.id)
 		}
 		if n.container == Try && !c.broken[i] && !slices.ContainsFunc(n.edges, func(e programEdge) bool { return e.port == PortError || e.port == PortFinally }) {
@@ -92,6 +92,7 @@ func (c *compiler) graph() {
 		return
 	}
 	c.upstream(order)
+	c.seeUndone()
 }
 
 // upstream computes what lies before each node: in its scope, and before its container.
@@ -124,6 +125,11 @@ func (c *compiler) upstream(order []int32) {
 // named tells whether any edge of the document names a node as its target, also one that was refused: then a second problem would only confuse.
 func (c *compiler) named(id string) bool {
 	return slices.ContainsFunc(c.def.Edges, func(e Edge) bool { return e.To == id })
+}
+
+// undoing tells whether any node names another as its compensation, be it right or wrong.
+func (c *compiler) undoing(id string) bool {
+	return slices.ContainsFunc(c.def.Nodes, func(n Node) bool { return n.Compensate == id })
 }
 
 // order sorts the nodes so that every edge leads forward; false when a cycle forbids it.

@@ -1,9 +1,6 @@
 package flow
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Program is a flow that Compile accepted: immutable, and shared by all executions of its version, in any number of goroutines.
 type Program struct {
@@ -13,6 +10,7 @@ type Program struct {
 	index    map[string]int32
 	triggers []int32
 	top      *programScope
+	undone   bool // some node has a compensation
 }
 
 // programScope is the flow of the top, or the small one inside a container.
@@ -35,7 +33,9 @@ type programNode struct {
 	onError   string
 	timeout   time.Duration
 	retry     *Retry
-	pool      string // of an effect that must run in another pool than the flow's, or in its own for certain
+	undo      *programNode // its compensation
+	undoes    *programNode // of a compensation: the node that it undoes
+	pool      string       // of an effect that must run in another pool than the flow's, or in its own for certain
 	config    *template
 	wants     bool           // its commands carry Inputs
 	constant  map[string]any // the config, when it holds no expression
@@ -100,9 +100,7 @@ func (p *Program) Has(k Kind) bool {
 }
 
 // Undoes tells whether any node has a compensation: a cancelled execution then isn't ended at once, its compensations run first.
-func (p *Program) Undoes() bool {
-	return slices.ContainsFunc(p.def.Nodes, func(n Node) bool { return n.Compensate != "" })
-}
+func (p *Program) Undoes() bool { return p.undone }
 
 // Entry names the trigger node at which an execution started by trigger enters: the trigger node with that id, else the one of type "trigger.<trigger>", else
 // the only one. false: there is none, and Start would give a failed execution.

@@ -70,7 +70,9 @@ func (r *replay) node(ptr, id string) int32 {
 		r.add(ptr, "unknown-node", "the flow has no node %s%s", describe(id), DidYouMean(id, ids))
 		return -1
 	}
-	if n := &r.p.nodes[i]; n.parent >= 0 {
+	if n := &r.p.nodes[i]; n.undoes != nil {
+		r.add(ptr, "compensation", "%s undoes %s and isn't part of the normal run: name another node", id, n.undoes.id)
+	} else if n.parent >= 0 {
 		r.add(ptr, "inside-container", "%s is inside %s, and a container runs again as a whole: name %s", id, r.p.nodes[n.parent].id, r.outermost(n))
 	}
 	return i

@@ -187,6 +187,9 @@ func (c *compiler) reach(n *programNode, first func(programEdge) bool) []bool {
 func (c *compiler) link() {
 	p := c.p
 	p.top = &programScope{}
+	for j, i := range c.undoes {
+		p.nodes[i].undo, p.nodes[j].undoes = &p.nodes[j], &p.nodes[i]
+	}
 	for i := range p.nodes {
 		if p.nodes[i].kind == KindContainer {
 			p.nodes[i].inner = &programScope{owner: &p.nodes[i], depth: c.depth(int32(i)) + 1}
@@ -203,7 +206,7 @@ func (c *compiler) link() {
 		}
 		n.local = int32(len(n.scope.nodes))
 		n.scope.nodes = append(n.scope.nodes, n)
-		if n.incoming == 0 && n.kind != KindTrigger {
+		if n.incoming == 0 && n.kind != KindTrigger && n.undoes == nil {
 			n.scope.first = append(n.scope.first, n.local)
 		}
 	}

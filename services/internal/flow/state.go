@@ -21,7 +21,8 @@ type State struct {
 
 	forgiving bool    // what is folded now was recorded before a retry: what fails the execution is as if it had not been tried
 	held      []*step // steps that were forgiven: they run again once all before the retry is folded
-	retries   int     // how often users have retried the execution
+	undo      undo
+	retries   int // how often users have retried the execution
 
 	active  int // steps that are ready, asked for, running or sleeping
 	running int // of these, the commands handed out to be run
@@ -57,6 +58,8 @@ type step struct {
 	queued  bool // in State.asked
 	taken   bool // an incoming edge was taken
 	told    bool // an event said something of it
+	pinned  bool // it was not run
+	undoes  bool // it undoes another step
 	late    bool // an event came after its round was given up: it changes nothing
 	settled int32
 	try     int
@@ -109,16 +112,22 @@ func (p *Program) Start(rec Record) *State {
 // are asked for again, and what was recorded behind them is applied when they are done. An error means that the events belong to another flow, version or execution.
 func Restore(p *Program, rec Record, events []Event) (*State, error) {
 	s := p.Start(rec)
-	first, retry := 0, -1
+	first, retry, undone := 0, -1, false
 	for k := range events {
-		switch events[k].Type {
-		case EventSum:
-			first, retry = k+1, -1
-			s.clock, s.retries = later(s.clock, events[k].At), events[k].Try
-		case EventRetry:
-			if events[k].Node == "" {
-				retry = k
-			}
+		switch e := &events[k]; {
+		case e.Type == EventSum:
+			first, retry, undone = k+1, -1, false
+			s.clock, s.retries = later(s.clock, e.At), e.Try
+		case e.Type == EventRetry && e.Node == "" && undone: // it begins anew
+			first, retry, undone = k+1, -1, false
+			s.clock = later(s.clock, e.At)
+			s.retries++
+		case e.Type == EventRetry && e.Node == "":
+			retry = k
+		case e.Type == EventUndo:
+			undone = undone || e.Node == ""
+		default:
+			undone = undone || p.undoes(e.Node)
 		}
 	}
 	s.forgiving = retry >= 0
@@ -135,6 +144,14 @@ func Restore(p *Program, rec Record, events []Event) (*State, error) {
 		case e.Type == EventRetry && e.Node == "":
 			s.retry(e, k == retry)
 			continue
+		case e.Type == EventUndo && e.Node == "":
+			s.undo.begun = true
+			continue
+		case e.Type == EventUndo:
+			if err := s.recall(e); err != nil {
+				return nil, fmt.Errorf("event %d: %w", k, err)
+			}
+			continue
 		}
 		if err := s.replay(&events[k]); err != nil {
 			return nil, fmt.Errorf("event %d: %w", k, err)
@@ -146,6 +163,9 @@ func Restore(p *Program, rec Record, events []Event) (*State, error) {
 // replay applies a recorded event, or keeps it until its step may run.
 func (s *State) replay(e *Event) error {
 	st, place, err := s.find(e)
+	if err == nil && place == placeHere && st.undoes && st.state == stepPending {
+		s.beginUndo(st)
+	}
 	if err == nil && (place == placeEarly || place == placeHere && st.state == stepPending) {
 		s.prepare(nil) // what was ready before this event may have led to its step
 		st, place, err = s.find(e)
@@ -157,6 +177,7 @@ func (s *State) replay(e *Event) error {
 	switch {
 	case place == placeOver: // what came in after its round was given up
 		s.clock = later(s.clock, e.clock())
+		s.undoLate(e)
 	case place == placeEarly || st.state == stepPending || s.early[key] != nil:
 		s.keep(key, *e)
 	case e.Type == EventRetry:
@@ -165,6 +186,7 @@ func (s *State) replay(e *Event) error {
 	default:
 		if s.prepare(st); st.f.closed {
 			s.clock = later(s.clock, e.clock())
+			s.undoLate(e)
 			return nil
 		}
 		return s.consume(st, e)
@@ -186,39 +208,45 @@ var ErrMisfit = errors.New("the event doesn't fit its step")
 // Next gives the commands newly asked for since the last call. Once a step has failed or stopped the execution there are none.
 func (s *State) Next() []Command {
 	s.prepare(nil)
-	if s.Closing() || len(s.asked) == 0 {
+	if s.Closing() {
+		return s.undoNext()
+	}
+	if len(s.asked) == 0 {
 		return nil
 	}
 	out := make([]Command, 0, len(s.asked))
 	for _, st := range s.asked {
-		n := st.n
 		st.queued = false
-		if st.f.owner != nil && st.f.void() {
+		if st.f.owner != nil && st.f.void() || st.state != stepAsked && st.state != stepSleeping { // an event came first
 			continue
 		}
-		cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout, Pool: n.pool,
-			Try: st.try, Retries: s.retries, Seed: st.seed, Now: st.entry, Scope: st.scope}
-		switch st.state {
-		case stepAsked:
-			st.state = stepRunning
-			s.run(st.f, 1)
-			cmd.Op = OpRun
-			if n.wants {
-				cmd.Inputs = st.inputs()
-			}
-			if n.kind == KindWait { // what comes of it is recorded: its clock may be the execution's, however late its round began
-				cmd.Now = later(cmd.Now, s.clock)
-			}
-		case stepSleeping:
-			cmd.Op, cmd.Until = OpSleep, st.wait.Due
-		default: // an event came first
-			continue
-		}
-		out = append(out, cmd)
+		out = append(out, s.command(st))
 	}
 	clear(s.asked)
 	s.asked = s.asked[:0]
 	return out
+}
+
+// command hands a step out.
+func (s *State) command(st *step) Command {
+	n := st.n
+	cmd := Command{Key: Key{Node: n.id, Iteration: st.f.iteration}, Type: n.typ, Version: n.version, Kind: n.kind, Config: st.config, Timeout: n.timeout, Pool: n.pool,
+		Try: st.try, Retries: s.retries, Seed: st.seed, Now: st.entry, Scope: st.scope}
+	cmd.Undo = st.undoes
+	if st.state == stepSleeping {
+		cmd.Op, cmd.Until = OpSleep, st.wait.Due
+		return cmd
+	}
+	st.state = stepRunning
+	s.run(st.f, 1)
+	cmd.Op = OpRun
+	if n.wants {
+		cmd.Inputs = st.inputs()
+	}
+	if n.kind == KindWait { // what comes of it is recorded: its clock may be the execution's, however late its round began
+		cmd.Now = later(cmd.Now, s.clock)
+	}
+	return cmd
 }
 
 // inputs gives what came in by the edges that were taken.

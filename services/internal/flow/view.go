@@ -13,7 +13,12 @@ func (s *State) Outcome() Outcome {
 		return Running
 	case s.stopped:
 		return Succeeded
-	case s.top.failure != nil:
+	case s.Undoing():
+		if u := s.nextUndo(); u.state == stepWaiting {
+			return Suspended
+		}
+		return Running
+	case s.Closing():
 		return Failed
 	case s.active > 0:
 		return Running
@@ -23,8 +28,8 @@ func (s *State) Outcome() Outcome {
 	return Succeeded
 }
 
-// Closing tells that a step has failed the execution, or stopped it: nothing new starts, what is in flight ends and is recorded, then it is over.
-func (s *State) Closing() bool { return s.top.failure != nil || s.stopped }
+// Closing tells that a step has failed the execution, or stopped it, or that it is being undone: nothing else starts, what is in flight ends and is recorded, then it is over.
+func (s *State) Closing() bool { return s.top.failure != nil || s.stopped || s.undo.begun }
 
 // Output is the execution's output once it Succeeded: that of the step that stopped it, else that of its only end, or a map by node id of several.
 func (s *State) Output() any {
@@ -35,7 +40,15 @@ func (s *State) Output() any {
 }
 
 // Failure is why the execution fails; nil while it doesn't. It is known before Outcome is Failed: nothing new starts from then on.
-func (s *State) Failure() *Failure { return s.top.failure }
+func (s *State) Failure() *Failure {
+	f := s.top.failure
+	if f == nil || s.undo.failed == nil {
+		return f
+	}
+	own := *f
+	own.Message += "; " + s.Undone()
+	return &own
+}
 
 // InFlight counts the commands handed out by Next whose events haven't come, pauses included.
 func (s *State) InFlight() int { return s.running + s.asleep }
@@ -54,6 +67,13 @@ type OpenWait struct {
 func (s *State) OpenWaits() []OpenWait {
 	if s.waiting == 0 {
 		return nil
+	}
+	if s.Undoing() { // all others are given up
+		u := s.nextUndo()
+		if u.state != stepWaiting {
+			return nil
+		}
+		return []OpenWait{{Key: Key{Node: u.n.id, Iteration: u.f.iteration}, Wait: *u.wait, Since: u.since}}
 	}
 	return s.top.waits(make([]OpenWait, 0, s.waiting))
 }
@@ -88,20 +108,31 @@ type Step struct {
 	Finished time.Time
 }
 
-// Steps lists the steps in the order of the document, each container's rounds behind it: those that are open, and of those that have ended the last
+// Steps lists the steps in the order of the document, each container's rounds behind it; those that undo others are last, once they are to run: those that are open, and of those that have ended the last
 // few (at most 20 of a container and 200 steps together; of a container inside another only the last).
 func (s *State) Steps() []Step {
-	return s.top.view(make([]Step, 0, len(s.top.steps)))
+	out := s.top.view(make([]Step, 0, len(s.top.steps)))
+	if s.stopped || !s.Closing() {
+		return out
+	}
+	for k := len(s.undo.steps) - 1; k >= 0; k-- {
+		out = append(out, s.undo.steps[k].view())
+	}
+	return out
+}
+
+func (st *step) view() Step {
+	return Step{Key: Key{Node: st.n.id, Iteration: st.f.iteration}, Type: st.n.typ, Status: stepNames[st.state], Port: st.port, Output: st.output, Error: st.err, Try: st.try, Wait: st.wait,
+		Started: st.started, Finished: st.ended}
 }
 
 func (f *frame) view(out []Step) []Step {
 	for i := range f.steps {
 		st, n := &f.steps[i], f.steps[i].n
-		if n.kind == kindGate {
+		if n.kind == kindGate || n.undoes != nil {
 			continue
 		}
-		out = append(out, Step{Key: Key{Node: n.id, Iteration: f.iteration}, Type: n.typ, Status: stepNames[st.state], Port: st.port, Output: st.output, Error: st.err, Try: st.try, Wait: st.wait,
-			Started: st.started, Finished: st.ended})
+		out = append(out, st.view())
 		if st.state == stepOpen && st.err != nil { // a step inside has failed the execution
 			out[len(out)-1].Status = stepNames[stepFailed]
 		}

@@ -210,5 +210,9 @@ func (r *Reconciler) Overdue(ctx context.Context) (Outcome, error) {
 		out, err = Cancel(ctx, tx, ids, TimedOut)
 		return err
 	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("deadlines: %w", err)
+	}
+	_, err = HandOut(ctx, r.Store, r.Publisher, out.HandOut) // those that have something to undo
 	return out, err
 }

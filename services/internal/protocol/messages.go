@@ -27,6 +27,7 @@ type Task struct {
 	Deadline  time.Time         `json:"deadline,omitzero"`
 	Parent    ID                `json:"parent,omitzero"`
 	Suspect   bool              `json:"suspect,omitempty"` // runs alone on its worker
+	Cancel    State             `json:"cancel,omitempty"`  // it ends so; it is handed out to undo what it did
 	Input     json.RawMessage   `json:"input,omitempty"`
 	InputRef  *Value            `json:"inputRef,omitempty"`
 	// Steps holds the events of all reports so far, one raw JSON list of flow events per report, oldest first.
@@ -64,6 +65,7 @@ type Entry struct {
 	Pause     string          `json:"pause,omitempty"`     // EntryYield: the next step is of a type that is paused (NodeTypePaused)
 	Started   time.Time       `json:"started,omitzero"`    // when the run began, for people
 	Parent    ID              `json:"parent,omitzero"`
+	Undo      bool            `json:"undo,omitempty"` // EntrySuspend: while what the execution did is being undone
 	Pool      string          `json:"pool,omitempty"` // EntryYield: whose queue the execution goes to; "": it stays in the one that it is in
 	Logs      json.RawMessage `json:"logs,omitempty"` // JSON list of LogLine: what nodes have logged since the last report. For people; no promise holds for it
 }

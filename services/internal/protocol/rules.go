@@ -38,7 +38,7 @@ func (r *Row) claim(c Claim, alive bool, now time.Time) Answer {
 	switch {
 	case r.State == Running && r.Owner == c.Session && r.Run == c.Run: // the answer to an earlier ask was lost
 		return Granted
-	case r.State == Queued && r.Owner.IsZero() && r.Cancel == "" && !r.Held():
+	case r.State == Queued && r.Owner.IsZero() && (r.Cancel == "" || r.Undoes) && !r.Held():
 		r.State, r.Owner, r.Run = Running, c.Session, c.Run
 		if r.StartedAt.IsZero() {
 			r.StartedAt = now
@@ -94,8 +94,8 @@ func (r *Row) apply(e *Entry, now time.Time) effect {
 		}
 		return r.letGo(now)
 	case EntrySuspend:
-		if r.Cancel != "" { // [8] every transaction that clears an owner ends a flagged execution
-			return r.end(now)
+		if r.Cancel != "" && !(r.Undoes && e.Undo) { // [8] every transaction that clears an owner looks at the flag
+			return r.letGo(now)
 		}
 		r.State = Waiting
 		r.Owner, r.Run = ID{}, 0
@@ -103,9 +103,9 @@ func (r *Row) apply(e *Entry, now time.Time) effect {
 	return effect{}
 }
 
-// letGo clears the owner: the execution ends if it is flagged, and is handed out again if not.
+// letGo clears the owner: the execution ends if it is flagged and has nothing to undo, and is handed out again if not.
 func (r *Row) letGo(now time.Time) effect {
-	if r.Cancel != "" {
+	if r.Cancel != "" && !r.Undoes {
 		return r.end(now)
 	}
 	r.again(now)
@@ -136,7 +136,12 @@ func (r *Row) recover(session ID, now time.Time) effect {
 		return effect{}
 	}
 	r.Deaths++
-	if r.Cancel == "" && r.Deaths >= PoisonDeaths {
+	if r.Cancel != "" && r.Deaths >= PoisonDeaths {
+		ef := r.end(now)
+		ef.result.Error.Message += fmt.Sprintf("; what it did was not undone to the end: %d workers died while they ran it", r.Deaths)
+		return ef
+	}
+	if r.Deaths >= PoisonDeaths {
 		f := &flow.Failure{Code: "poison", Message: fmt.Sprintf("%d workers died while they ran this execution: one of its steps probably kills its worker; see the last step that began, mend the flow, then replay", r.Deaths)}
 		r.finish(Failed, now)
 		return effect{result: &FinalResult{ID: r.ID, Error: f}, dead: &DeadLetter{Kind: "execution", Reason: "poison", Detail: f.Message, Origin: "recover", Execution: r.ID, Count: r.Deaths}}
@@ -144,13 +149,20 @@ func (r *Row) recover(session ID, now time.Time) effect {
 	return r.letGo(now)
 }
 
-// cancel asks for the end of an execution [8]. It tells whether the row changed, and whether an owner must be told.
+// cancel asks for the end of an execution [8]. It tells whether the row changed, and whether an owner must be told. One that has begun and may have something to
+// undo is handed out once more, flagged, for that; nothing that waits or pauses holds it up.
 func (r *Row) cancel(as State, now time.Time) (changed, owned bool, ef effect) {
 	if r.State.Final() || r.Cancel != "" {
 		return false, !r.Owner.IsZero(), effect{}
 	}
 	r.Cancel = as
-	if r.Owner.IsZero() {
+	switch {
+	case !r.Owner.IsZero():
+	case r.Undoes && !r.StartedAt.IsZero():
+		r.Paused, r.Hold = "", ""
+		r.again(now)
+		return true, false, effect{handOut: true}
+	default:
 		return true, false, r.end(now)
 	}
 	return true, true, effect{}

@@ -86,7 +86,7 @@ func NewRun(task Task, program *flow.Program, record flow.Record, events []flow.
 	if err != nil {
 		return nil, fmt.Errorf("run %s: the recorded steps don't fit the flow's version: %w", task.ID, err)
 	}
-	return &Run{task: task, state: st, home: program.Definition().Settings.Pool, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}, log: newLog(program, task.Steps)}, nil
+	return &Run{task: task, state: st, cancel: task.Cancel, home: program.Definition().Settings.Pool, number: number, mustClaim: redelivered || task.Suspect, inflight: map[flow.Key]flow.Command{}, log: newLog(program, task.Steps)}, nil
 }
 
 // Execution names the execution that is run.
@@ -261,7 +261,7 @@ func (r *Run) Confirmed(seq int) []Action {
 
 // Cancel tells the owner that the execution shall end as Cancelled or TimedOut: calls in flight are cut, nothing new starts.
 func (r *Run) Cancel(as State) []Action {
-	if r.done || r.owner.IsZero() || r.cancel != "" {
+	if r.done || r.owner.IsZero() || r.cancel != "" || r.state.Undoing() { // it ends badly already
 		return nil
 	}
 	r.cancel = as
@@ -312,13 +312,32 @@ func (r *Run) cutAll() []Action {
 }
 
 // stopping: nothing new may start.
-func (r *Run) stopping() bool { return r.draining || r.cancel != "" }
+func (r *Run) stopping() bool { return r.draining || r.cancel != "" && !r.state.Undoing() }
 
 // advance takes the engine's new commands, starts what may start, and reports what is to be reported.
 func (r *Run) advance(out []Action) []Action {
 	if r.done {
 		return out
 	}
+	r.take()
+	if r.cancel != "" || r.state.Closing() {
+		r.giveUp()
+		r.take()
+	}
+	switch {
+	case r.stopping():
+		r.forgetSleeps(false)
+	case r.state.Closing() && !r.state.Undoing(): // what is in flight ends and is recorded
+	case r.mustClaim && r.owner.IsZero():
+		return r.claim(out)
+	default:
+		out = r.startReady(out)
+	}
+	return r.report(out)
+}
+
+// take takes the engine's new commands.
+func (r *Run) take() {
 	for _, cmd := range r.next() {
 		need := 0
 		switch { // what this command may depend on is confirmed with the next report, or with the one on its way
@@ -330,18 +349,6 @@ func (r *Run) advance(out []Action) []Action {
 		}
 		r.ready = append(r.ready, waiting{cmd, need})
 	}
-	switch {
-	case r.stopping():
-		r.forgetSleeps()
-	case r.state.Closing(): // nothing new starts, what is in flight ends and is recorded
-		r.ready = nil
-		r.forgetSleeps()
-	case r.mustClaim && r.owner.IsZero():
-		return r.claim(out)
-	default:
-		out = r.startReady(out)
-	}
-	return r.report(out)
 }
 
 func (r *Run) startReady(out []Action) []Action {
@@ -380,9 +387,9 @@ func (r *Run) claim(out []Action) []Action {
 }
 
 // forgetSleeps drops pauses in memory: they follow from the events, so whoever goes on takes them again.
-func (r *Run) forgetSleeps() {
+func (r *Run) forgetSleeps(butUndo bool) {
 	for key, cmd := range r.inflight {
-		if cmd.Op == flow.OpSleep {
+		if cmd.Op == flow.OpSleep && !(butUndo && cmd.Undo) {
 			delete(r.inflight, key)
 		}
 	}
@@ -393,22 +400,25 @@ func (r *Run) report(out []Action) []Action {
 	if r.unconfirmed != nil || !r.claiming.IsZero() { // whose the attempt is must be known before anything is said of it
 		return out
 	}
-	idle := len(r.inflight) == 0
+	idle, undoing := len(r.inflight) == 0, r.state.Undoing()
 	e := &Entry{Kind: EntryStep}
 	switch outcome := r.state.Outcome(); {
-	case idle && r.state.Failure() != nil:
+	case idle && !undoing && r.state.Failure() != nil:
 		e.Kind, e.State, e.Error = EntryFinal, Failed, r.state.Failure()
-	case idle && (outcome == flow.Succeeded || r.state.Closing()):
+	case idle && !undoing && (outcome == flow.Succeeded || r.state.Closing() && r.cancel == ""):
 		e.Kind, e.State = EntryFinal, Succeeded
 		e.Output = encodeOutput(r.state.Output())
-	case idle && r.cancel != "":
+	case idle && r.cancel != "" && !r.state.Undoes():
 		e.Kind, e.State, e.Error = EntryFinal, r.cancel, endedBy(r.cancel)
+		if left := r.state.Undone(); left != "" {
+			e.Error.Message += "; " + left
+		}
 	case idle && r.draining:
 		e.Kind, e.Pause = EntryYield, r.pause
 	case idle && r.leaves() != "":
 		e.Kind, e.Pool = EntryYield, r.leaves()
 	case idle && len(r.ready) == 0 && outcome == flow.Suspended:
-		e.Kind = EntrySuspend
+		e.Kind, e.Undo = EntrySuspend, undoing
 		for _, w := range r.state.OpenWaits() {
 			entry := waitEntry(w)
 			if !slices.Contains(r.opened, w.Key) { // what it opens was made when a report first told of it

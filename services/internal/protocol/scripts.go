@@ -218,7 +218,7 @@ func ApplyReports(ctx context.Context, tx Tx, shard int, entries []Entry, park b
 			switch {
 			case r.State.Final() && len(e.Waits) > 0:
 				b.changes.Closed = append(b.changes.Closed, r.ID)
-			case !r.State.Final() && r.Cancel == "":
+			case !r.State.Final() && (r.Cancel == "" || r.State == Waiting):
 				b.openWaits(r, e)
 			}
 		}

@@ -22,7 +22,7 @@ func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, er
 	err := db.read(ctx, db.primary, "Tasks", func(c *pgxpool.Conn) error {
 		out = make([]protocol.Task, 0, len(ids))
 		rows, err := c.Query(ctx, `
-			SELECT e.id, e.attempt, e.shard, e.project_id, e.flow_id, e.flow_version, e.pool, e.priority, e.trigger, e.labels, e.created_at, e.deadline, e.parent_id, e.deaths,
+			SELECT e.id, e.attempt, e.shard, e.project_id, e.flow_id, e.flow_version, e.pool, e.priority, e.trigger, e.labels, e.created_at, e.deadline, e.parent_id, e.deaths, e.cancel,
 				e.input_codec, e.input, e.input_ref, e.input_size,
 				CASE WHEN e.attempt = 1 AND e.seq = 0 AND NOT e.seeded THEN NULL ELSE
 					(SELECT array_agg(r.events ORDER BY r.attempt, r.seq) FROM reports r WHERE r.execution_id = e.id) END
@@ -40,7 +40,7 @@ func (db *DB) Tasks(ctx context.Context, ids []protocol.ID) ([]protocol.Task, er
 			var input, ref []byte
 			var steps [][]byte
 			if err := rows.Scan((*dbID)(&t.ID), &t.Attempt, &t.Shard, (*dbID)(&t.Project), (*dbID)(&t.Flow), &t.Version, &t.Pool, &t.Priority, &t.Trigger, &t.Labels, dbTime{&t.CreatedAt}, dbTime{&t.Deadline},
-				(*dbID)(&t.Parent), &deaths, &codec, &input, &ref, &size, &steps); err != nil {
+				(*dbID)(&t.Parent), &deaths, (*string)(&t.Cancel), &codec, &input, &ref, &size, &steps); err != nil {
 				return err
 			}
 			t.Suspect = deaths >= protocol.SuspectDeaths

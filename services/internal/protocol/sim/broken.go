@@ -32,6 +32,7 @@ type Broken struct {
 	RetrySameAttempt   bool // a user's retry doesn't raise the attempt
 	ResumeSameAttempt  bool // a resume doesn't raise the attempt, though the task may have been refused
 	StayInPool         bool // what goes to another pool comes back to the same queue
+	EndUndoing         bool // a cancelled execution ends when its owner lets go, whatever it has to undo
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
@@ -64,6 +65,8 @@ func (x *brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row,
 			r.Seq = 0
 		case x.b.IgnoreOwner && x.t.name == "collect":
 			r.Owner, r.Run = protocol.ID{}, 0
+		case x.b.EndUndoing && x.t.name == "collect":
+			r.Undoes = false
 		case x.b.RecoverAllShards && x.t.name == "collect":
 			r.Shard = x.shard
 		case x.b.CancelOnlyRecover && x.t.name == "collect" && x.t.s.session(r.Owner) != nil && x.t.s.session(r.Owner).Alive:

@@ -105,7 +105,7 @@ func (s *Sim) tidy(p *proc) {
 // steered draws what users do with the executions beside cancels.
 func (s *Sim) steered() {
 	for _, i := range s.want {
-		if s.r.IntN(3) == 0 {
+		if s.r.IntN(3) == 0 && !shapes()[s.db.execs[i].shape].program.Undoes() { // retried, these begin anew: another history
 			s.atGateway(1, func(p *proc) { s.retries(p, i, 2) })
 		}
 		for range s.r.IntN(3) {

@@ -475,6 +475,7 @@ func (st store) Tasks(_ context.Context, ids []protocol.ID) ([]protocol.Task, er
 		}
 		t := e.facts
 		t.V, t.Pool, t.ID, t.Attempt, t.Shard, t.Suspect = protocol.SchemaVersion, r.Pool, id, r.Attempt, r.Shard, r.Deaths >= protocol.SuspectDeaths
+		t.Cancel = r.Cancel
 		for _, rep := range e.reports {
 			t.Steps = append(t.Steps, rep.Events)
 		}
@@ -579,7 +580,7 @@ func (t *txn) insert(i, shape int) error {
 	t.ops = append(t.ops, func() {
 		e.exists, e.shape = true, shape
 		e.facts.Version, e.facts.Trigger, e.facts.CreatedAt = shape, "manual", epoch
-		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, Pool: protocol.DefaultPool, QueuedAt: at}
+		e.row = protocol.Row{ID: idOf('e', i), State: protocol.Queued, Attempt: 1, Shard: i % shards, Pool: protocol.DefaultPool, QueuedAt: at, Undoes: shapes()[shape].program.Undoes()}
 	})
 	return nil
 }

@@ -284,11 +284,14 @@ func (s *Sim) accept(p *proc, i int) {
 func (s *Sim) cancel(p *proc, i int) {
 	s.db.execs[i].cancelled = true // it may be committed though nobody hears so
 	for {
+		var out protocol.Outcome
 		err := store{p}.Txn(bg, "cancel", func(tx protocol.Tx) error {
-			_, err := protocol.Cancel(bg, tx, []protocol.ID{idOf('e', i)}, protocol.Cancelled)
+			var err error
+			out, err = protocol.Cancel(bg, tx, []protocol.ID{idOf('e', i)}, protocol.Cancelled)
 			return err
 		})
 		if err == nil {
+			protocol.HandOut(bg, store{p}, publisher{p}, out.HandOut)
 			s.tr("user cancels E%d", i)
 			s.Counts.Cancels++
 			return

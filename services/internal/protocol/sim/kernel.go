@@ -291,7 +291,7 @@ type Sim struct {
 
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
-	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Yields, UnknownCommits, RefusedCommits,
+	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
 	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes int
 }
 

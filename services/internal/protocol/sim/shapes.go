@@ -18,13 +18,14 @@ import (
 //	r  effect that fails now and      o  effect that is too slow now and then, and is tried again
 //	   then and is tried again        k  effect that kills its worker
 //	   (soon, or after a while)       g  effect of another pool
+//	u  effect that has z to undo it
 //	(ep) a loop over rounds items, two at once, with these nodes inside
 type shape struct {
 	drawing string
 	program *flow.Program
 }
 
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)", "egpge", "[eg|te]g"}
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)", "egpge", "[eg|te]g", "utpux", "[u|ux]e", "u(ue)tx"}
 
 // checkpointAfter is how many bytes of events a run of the simulation records before it makes a checkpoint.
 const checkpointAfter = 400
@@ -38,7 +39,7 @@ var poisonous = []string{"ek"}
 // otherPool is that of g nodes; its workers take nothing else.
 const otherPool = "other"
 
-func isEffect(c rune) bool { return strings.ContainsRune("ercovxkg", c) }
+func isEffect(c rune) bool { return strings.ContainsRune("ercovxkguz", c) }
 
 var shapes = sync.OnceValue(func() []shape {
 	var out []shape
@@ -99,6 +100,11 @@ func compile(drawing string) *flow.Program {
 			}
 			if c == 'r' || c == 'o' { // the second try comes soon, in memory; the third after a suspend
 				node.Retry = &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}
+			}
+			if c == 'u' { // z is in no drawing
+				node.Compensate = fmt.Sprintf("z%d", n)
+				d.Nodes = append(d.Nodes, flow.Node{ID: node.Compensate, Type: "sim.effect", Parent: loop,
+					Retry: &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}})
 			}
 			d.Nodes = append(d.Nodes, node)
 			for _, f := range from {

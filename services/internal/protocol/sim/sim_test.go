@@ -142,6 +142,7 @@ func TestBroken(t *testing.T) {
 		"retry without the attempt":         {RetrySameAttempt: true},
 		"resume without the attempt":        {ResumeSameAttempt: true},
 		"a pool that is never left":         {StayInPool: true},
+		"ends though it has to undo":        {EndUndoing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad, _ := sweep(Options{Broken: b}, 1, 20000, true)

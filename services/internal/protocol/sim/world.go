@@ -49,7 +49,7 @@ func (s *Sim) result(cmd flow.Command) flow.Event {
 		return flow.Event{Type: flow.EventFailed, Error: &flow.Failure{Code: code, Message: "failed", Retryable: again}, At: s.time()}
 	}
 	switch cmd.Key.Node[0] {
-	case 'r':
+	case 'r', 'z':
 		if cmd.Try < 6 && s.r.IntN(3) == 0 {
 			return failed("sim", true)
 		}
@@ -182,7 +182,7 @@ func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 	if n.Owner != o.Owner && !o.Owner.IsZero() && !n.Owner.IsZero() {
 		s.fail("3 owner replaced", "E%d S%d → S%d", i, indexOf(o.Owner), indexOf(n.Owner))
 	}
-	if o.Cancel != "" && (n.State == protocol.Queued || n.State == protocol.Waiting) {
+	if o.Cancel != "" && !o.Undoes && (n.State == protocol.Queued || n.State == protocol.Waiting) {
 		s.fail("11 cancelled execution goes on", "E%d by %s", i, t.name)
 	}
 	if o.State == protocol.Waiting && n.State == protocol.Running {
@@ -242,6 +242,7 @@ func (s *Sim) ended() {
 // unsuccessful checks that an execution had a reason to end without success.
 func (s *Sim) unsuccessful(i int, e *execution) {
 	drawing := shapes()[e.shape].drawing
+	s.undone(i, e)
 	switch {
 	case e.row.State == protocol.Cancelled && e.cancelled:
 	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !e.row.FinishedAt.Before(e.facts.Deadline):
