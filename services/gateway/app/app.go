@@ -59,6 +59,8 @@ type App struct {
 	handOut   *accept.HandOut
 	batcher   *accept.Batcher
 	wakes     *wakes
+	limited   *accept.Batcher // of executions with limits
+	admit     *accept.Admit
 	waits     *wait.Registry
 	replies   *reply.Registry
 	follow    *follow
@@ -116,20 +118,26 @@ func (a *App) build() error {
 	a.stack.PushBounded("hand-out", 5*time.Second, a.handOut.Stop)
 	a.batcher = accept.NewBatcher(accept.Options{Rows: a.db, Committed: a.handOut.Take, Log: a.component("accept"), Metrics: counted})
 	a.stack.PushBounded("commits", 15*time.Second, a.batcher.Stop)
+	// Executions with limits are committed beside the others: their transactions wait for the locks of keys.
+	a.limited = accept.NewBatcher(accept.Options{Rows: a.db, Committed: a.handOut.Take, Log: a.component("accept"), Metrics: counted, MaxRows: 250})
+	a.stack.PushBounded("limited commits", 15*time.Second, a.limited.Stop)
+	a.admit = accept.NewAdmit(a.handOut, a.component("limits"))
+	a.stack.PushBounded("limits", time.Second, a.admit.Stop)
 	a.waits = wait.NewRegistry(a.db.FinalOf, a.component("wait"))
 	a.stack.Push("waits", a.waits.Stop)
 	a.replies = reply.NewRegistry(a.db.ReportsSince, a.component("reply"))
 	a.stack.Push("replies", a.replies.Stop)
 	a.follow = newFollow(a.live, a.publisher, a.component("follow"))
 	a.stack.PushBounded("news", time.Second, a.follow.stop)
-	a.wakes = newWakes(a.db, a.handOut.Again, a.follow, a.component("follow"))
+	a.wakes = newWakes(a.db, a.handOut.Again, a.admit.Take, a.follow, a.component("follow"))
 	a.stack.PushBounded("wakes", 3*time.Second, a.wakes.stop)
+	a.db.AfterInsert(a.wakes.take)
 	a.gauges()
 	limiter := live.NewLimiter(a.live)
 	a.api = api.New(api.Options{
 		DB: a.db, Accounts: auth.NewAccounts(a.db, a.o.JWTSecret, time.Now), Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Waits: a.waits, Replies: a.replies,
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
-		Submit: a.batcher.Submit, Full: a.handOut.Full, HandOut: a.handOut.Take, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
+		Submit: a.submit, Full: a.handOut.Full, HandOut: a.handOut.Take, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
 		Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
 		Tell: a.follow.tell, Fleet: a.live.GetFleet,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
@@ -174,11 +182,19 @@ func (a *App) buildClients(name string) error {
 	return nil
 }
 
+// submit commits executions of one flow's version: all of them have limits, or none.
+func (a *App) submit(rows []store.NewExecution) ([]store.Inserted, error) {
+	if len(rows) > 0 && len(rows[0].Limits) > 0 {
+		return a.limited.Submit(rows)
+	}
+	return a.batcher.Submit(rows)
+}
+
 func (a *App) gauges() {
 	gauge := func(name, help string, value func() float64) {
 		a.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	gauge("flow_gateway_commit_waiting", "Executions that wait for their commit to begin.", func() float64 { return float64(a.batcher.Waiting()) })
+	gauge("flow_gateway_commit_waiting", "Executions that wait for their commit to begin.", func() float64 { return float64(a.batcher.Waiting() + a.limited.Waiting()) })
 	gauge("flow_gateway_unhanded", "Accepted executions that the broker doesn't have, as last counted; counted while it has trouble.", func() float64 { return float64(a.handOut.Unhanded()) })
 	gauge("flow_gateway_waiting_answers", "Webhook calls that wait for their flow's answer.", func() float64 { return float64(a.replies.Len()) })
 	gauge("flow_gateway_waiting_requests", "Executions that requests wait for (?wait).", func() float64 { return float64(a.waits.Len()) })

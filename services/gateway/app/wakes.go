@@ -14,6 +14,7 @@ import (
 type wakes struct {
 	store   protocol.Store
 	handOut func([]protocol.ID) // never waits
+	admit   func([]string)      // never waits
 	follow  *follow
 	log     *slog.Logger
 	mail    chan []protocol.ID
@@ -22,8 +23,8 @@ type wakes struct {
 	done    chan struct{}
 }
 
-func newWakes(st protocol.Store, handOut func([]protocol.ID), f *follow, log *slog.Logger) *wakes {
-	w := &wakes{store: st, handOut: handOut, follow: f, log: log, mail: make(chan []protocol.ID, 2000), end: make(chan struct{}), done: make(chan struct{})}
+func newWakes(st protocol.Store, handOut func([]protocol.ID), admit func([]string), f *follow, log *slog.Logger) *wakes {
+	w := &wakes{store: st, handOut: handOut, admit: admit, follow: f, log: log, mail: make(chan []protocol.ID, 2000), end: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -31,6 +32,7 @@ func newWakes(st protocol.Store, handOut func([]protocol.ID), f *follow, log *sl
 // take takes an outcome. It never waits.
 func (w *wakes) take(out protocol.Outcome) {
 	w.handOut(out.HandOut)
+	w.admit(out.Freed)
 	w.follow.told(out.Told)
 	w.follow.news(out.News)
 	if len(out.Mail) == 0 {

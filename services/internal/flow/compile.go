@@ -25,6 +25,7 @@ func Compile(def *Definition, view FlowView, types Types, lang Language) (*Progr
 	c.edges()
 	c.graph()
 	c.expressions(lang)
+	c.flowControl(lang)
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
@@ -59,18 +60,6 @@ func (c *compiler) settings() {
 	}
 	if s.Retention != 0 {
 		c.within("/settings/retention", s.Retention, MinRetention, MaxRetention)
-	}
-	if len(s.Concurrency) > 0 {
-		c.notYet("/settings/concurrency", "a concurrency limit")
-	}
-	if len(s.Rate) > 0 {
-		c.notYet("/settings/rate", "a rate limit")
-	}
-	if s.Fairness != nil {
-		c.notYet("/settings/fairness", "fairness over keys")
-	}
-	if s.Debounce != nil {
-		c.notYet("/settings/debounce", "debounce")
 	}
 }
 

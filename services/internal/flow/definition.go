@@ -70,7 +70,7 @@ type Retry struct {
 	Jitter       bool     `json:"jitter,omitempty"`
 }
 
-// Settings of a whole flow. Flow control is parsed and kept, but Compile refuses it until the engine acts on it.
+// Settings of a whole flow. Flow control (the last four) is obeyed by whoever accepts and hands out executions; the engine doesn't know it.
 type Settings struct {
 	Timeout     Duration      `json:"timeout,omitempty"`  // from accept, waits included
 	Priority    string        `json:"priority,omitempty"` // "high", "normal" (default), "low"

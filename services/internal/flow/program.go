@@ -10,7 +10,8 @@ type Program struct {
 	index    map[string]int32
 	triggers []int32
 	top      *programScope
-	undone   bool // some node has a compensation
+	undone   bool           // some node has a compensation
+	limits   *programLimits // nil: no flow control
 }
 
 // programScope is the flow of the top, or the small one inside a container.

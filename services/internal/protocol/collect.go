@@ -112,6 +112,7 @@ func (c *Collector) apply(ctx context.Context, entries []Entry, park bool) (Outc
 		Hushed:  append(first.Hushed, second.Hushed...),
 		Behind:  append(first.Behind, second.Behind...),
 		Parked:  first.Parked + second.Parked,
+		Freed:   append(first.Freed, second.Freed...),
 	}, err
 }
 

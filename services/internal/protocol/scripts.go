@@ -32,6 +32,7 @@ type Outcome struct {
 	Told    []CancelOrder // owners that should hear of a cancel soon
 	Mail    []ID          // executions with pending letters: Post acts on them
 	Hushed  []ID          // executions whose owners should hear of a pause soon
+	Freed   []string      // keys of flow control at which others may be let in now: Admit
 	Parked  int           // entries of a batch that went to the dead letters
 	Behind  []ID          // executions whose reports came with a gap; nothing of this batch was written when the caller asked for that
 }
@@ -41,6 +42,7 @@ type batch struct {
 	now     time.Time
 	rows    map[ID]*Row
 	touched map[ID]bool
+	ended   map[ID]bool // were final when they were locked, and have limits
 	order   []ID
 	changes Changes
 	remote  []News
@@ -52,7 +54,7 @@ func lock(ctx context.Context, tx Tx, ids []ID) (*batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &batch{now: now, rows: map[ID]*Row{}, touched: map[ID]bool{}}
+	b := &batch{now: now, rows: map[ID]*Row{}, touched: map[ID]bool{}, ended: map[ID]bool{}}
 	if len(ids) == 0 {
 		return b, nil
 	}
@@ -64,6 +66,9 @@ func lock(ctx context.Context, tx Tx, ids []ID) (*batch, error) {
 	}
 	for i := range rows {
 		b.rows[rows[i].ID] = &rows[i]
+		if rows[i].Limited && rows[i].State.Final() {
+			b.ended[rows[i].ID] = true
+		}
 	}
 	return b, nil
 }
@@ -87,6 +92,9 @@ func (b *batch) take(r *Row, ef effect) {
 
 // write sends what was decided, and fills the outcome from the rows as they stand at the end.
 func (b *batch) write(ctx context.Context, tx Tx) error {
+	if err := b.free(ctx, tx); err != nil {
+		return err
+	}
 	for _, id := range b.order {
 		r := b.rows[id]
 		b.changes.Rows = append(b.changes.Rows, *r)
@@ -98,7 +106,7 @@ func (b *batch) write(ctx context.Context, tx Tx) error {
 	b.out.News = append(b.out.News, b.remote...)
 	b.post()
 	c := &b.changes
-	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked)+len(c.RemoteMade)+len(c.RemoteEnded)+len(c.Called) == 0 {
+	if len(c.Rows)+len(c.Reports)+len(c.Opened)+len(c.Met)+len(c.Dead)+len(c.Posted)+len(c.Taken)+len(c.Looked)+len(c.RemoteMade)+len(c.RemoteEnded)+len(c.Called) == 0 && c.Limits == nil {
 		return nil
 	}
 	return tx.Write(ctx, c)

@@ -35,6 +35,10 @@ type Store interface {
 	Mail(ctx context.Context, age time.Duration, limit int) ([]ID, error)
 	// LostRemote lists remote tasks that were leased MaxDeliveries times, and the last lease is over.
 	LostRemote(ctx context.Context, limit int) ([]ID, error)
+	// DueHolds lists open waits of executions that are held by a rate or a debounce and due within the horizon, soonest first, with the database's clock.
+	DueHolds(ctx context.Context, horizon time.Duration, limit int) (waits []OpenWait, now time.Time, err error)
+	// Roomy lists keys of flow control, in their order after one, at which somebody waits though there may be room.
+	Roomy(ctx context.Context, after string, limit int) ([]string, error)
 	// LiveSessions lists the sessions that are alive, with their beats.
 	LiveSessions(ctx context.Context) ([]Session, error)
 	// DeadOwners lists dead sessions that still own executions.
@@ -80,6 +84,10 @@ type Tx interface {
 	Children(ctx context.Context, parents []ID, limit int) ([]Child, error)
 	// Pauses reads what is paused beyond single executions, of the flows given.
 	Pauses(ctx context.Context, flows []ID) (Pauses, error)
+	// Standing answers what flow control asks; the keys that matter are locked.
+	Standing(ctx context.Context, ask Ask) (Standing, error)
+	// Slots lists the slots of executions, by execution and key.
+	Slots(ctx context.Context, executions []ID) ([]Slot, error)
 	// Write applies everything that a batch has decided, for rows that are locked.
 	Write(ctx context.Context, c *Changes) error
 
@@ -126,6 +134,7 @@ type Changes struct {
 	// RemoteMade are inserted; one whose id exists stays as it is. RemoteHeld are locked ones: what a lease says of them is written. RemoteEnded end where they haven't yet. With
 	// the waits of an execution that ends its remote tasks end too, as cancelled.
 	RemoteMade, RemoteHeld, RemoteEnded []RemoteTask
+	Limits                              *LimitChanges
 	// Restarted are rows whose deadline begins anew: as long from now as it was from their accept.
 	Restarted []ID
 }

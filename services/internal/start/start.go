@@ -107,8 +107,12 @@ func (p *Plan) Execution(input json.RawMessage, at string) (store.NewExecution, 
 		}
 	}
 	id := store.NewID()
-	return store.NewExecution{
+	e := store.NewExecution{
 		ID: id, Project: p.Head.Project, Flow: p.Head.ID, Version: p.Version.Number, Shard: int(id[15]) % p.shards, Pool: p.Version.Definition().Settings.Pool,
 		Priority: p.priority, Trigger: p.Trigger, Client: p.client, Labels: p.labels, Input: input, Deadline: p.deadline, Paused: p.Head.PausedReason, Undoes: p.Version.Program.Undoes(), CreatedAt: p.now,
-	}, nil
+	}
+	if problems := p.limit(&e, value, at); len(problems) > 0 {
+		return store.NewExecution{}, problems
+	}
+	return e, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,8 @@ type DB struct {
 
 	unhanded unhandedScan
 	overdue  overdueScan
+
+	afterInsert atomic.Pointer[func(protocol.Outcome)]
 }
 
 var _ protocol.Store = (*DB)(nil)

@@ -45,19 +45,32 @@ type NewExecution struct {
 	Undoes         bool   // protocol.Row.Undoes
 	CreatedAt      time.Time
 	IdempotencyKey IdempotencyKey
+	Limits         []protocol.Limit // of its flow, with their keys computed; none: it is not Limited
+	Group          int              // with limits: those of one batch that stand or fall together
+
+	ended bool // by a limit, in the transaction that accepted it
 }
+
+// Ready tells whether its task is to be published now that it is committed.
+func (e *NewExecution) Ready() bool { return e.Hold == "" && e.Paused == "" && !e.ended }
 
 // Inserted tells what became of a NewExecution.
 type Inserted struct {
 	ID        protocol.ID // of the new row, or of the one that the key has already
 	Duplicate bool        // the key was used before, with the same body: ID is that execution
 	Conflict  bool        // the key was used before, with another body: nothing was stored
+	Refused   error       // ErrLimit: nothing was stored, of the others of its group neither
+	Ended     bool        // it is stored, and cancelled: the limit says cancel_newest
+	Merged    bool        // it became part of a debounced execution: ID is that one
 	Err       error       // the database would refuse this row's texts (protocol.ErrData): nothing was stored; the others were
 }
 
 // InsertExecutions stores executions in one transaction and one statement; the answers are in the order of the rows. It is done when it returns nil:
 // nothing of it ends with ctx once it is sent. protocol.ErrUnknown: perhaps all, perhaps none are stored; ExistingExecutions tells.
 func (db *DB) InsertExecutions(ctx context.Context, rows []NewExecution) ([]Inserted, error) {
+	if slices.ContainsFunc(rows, func(e NewExecution) bool { return len(e.Limits) > 0 }) {
+		return db.insertLimited(ctx, rows)
+	}
 	out := make([]Inserted, len(rows))
 	keyed := false
 	good := make([]*NewExecution, 0, len(rows))

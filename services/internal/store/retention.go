@@ -17,7 +17,7 @@ import (
 const DeleteBatch = 1000
 
 // dependents are what dies with an execution and is not in a partition of its day.
-var dependents = []string{"payloads", "waits", "letters", "calls", "remote_tasks"}
+var dependents = []string{"payloads", "waits", "letters", "calls", "remote_tasks", "slots", "debounced_inputs"}
 
 // retentionOf reads settings.retention of a flow document; nil: it has none, and the platform's holds. The documents that come here were checked: what
 // can't be read is as good as not there.

@@ -67,6 +67,11 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 	if len(c.Called) > 0 {
 		todo = append(todo, placeCalls(c.Called)...)
 	}
+	limits, err := writeLimits(c)
+	if err != nil {
+		return err
+	}
+	todo = append(todo, limits...)
 	if len(c.Dead) > 0 {
 		todo = append(todo, insertDead(c.Dead, t.now))
 	}

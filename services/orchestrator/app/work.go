@@ -10,6 +10,7 @@ import (
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/lifecycle"
 	"flowplatform/services/internal/protocol"
+	"flowplatform/services/orchestrator/internal/admit"
 	"flowplatform/services/orchestrator/internal/collect"
 	"flowplatform/services/orchestrator/internal/fleet"
 	"flowplatform/services/orchestrator/internal/followup"
@@ -77,6 +78,7 @@ func (a *App) stand() error {
 	if err != nil {
 		return err
 	}
+	limits := admit.New(admit.Options{Store: a.db, Publisher: a.broker.publisher, Forget: a.db.ForgetLimits, Log: a.component("limits"), Registerer: a.registry})
 	steering, err := a.steering()
 	if err != nil {
 		return err
@@ -91,6 +93,7 @@ func (a *App) stand() error {
 			var loops sync.WaitGroup
 			loops.Go(func() { work.Work(ctx, term) })
 			loops.Go(func() { keep.Work(ctx, term) })
+			loops.Go(func() { limits.Work(ctx, term) })
 			loops.Go(func() { pauses.Work(ctx, term) })
 			loops.Go(func() { jobs.Work(ctx, term) })
 			loops.Go(func() { steering.Work(ctx, term.Number, term) })

@@ -209,7 +209,10 @@ func (b *Batcher) take() []*group {
 // commit commits a batch; where the database refuses a value, halves of it, until the one group that carries it stands alone.
 func (b *Batcher) commit(batch []*group) {
 	rows := make([]store.NewExecution, 0, len(batch))
-	for _, g := range batch {
+	for n, g := range batch {
+		for i := range g.rows {
+			g.rows[i].Group = n
+		}
 		rows = append(rows, g.rows...)
 	}
 	begun := time.Now()
@@ -252,7 +255,9 @@ func (b *Batcher) committed(rows []store.NewExecution, result []store.Inserted) 
 	}
 }
 
-func isNew(r *store.Inserted) bool { return !r.Duplicate && !r.Conflict && r.Err == nil }
+func isNew(r *store.Inserted) bool {
+	return !r.Duplicate && !r.Conflict && !r.Merged && r.Refused == nil && r.Err == nil
+}
 
 // insert inserts in one transaction, and finds out what became of a commit whose answer was lost.
 func (b *Batcher) insert(rows []store.NewExecution) ([]store.Inserted, error) {

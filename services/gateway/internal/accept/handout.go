@@ -143,7 +143,7 @@ func (h *HandOut) publish(rows []store.NewExecution) {
 	tasks := make([]protocol.Task, 0, len(rows))
 	for i := range rows {
 		switch r := &rows[i]; {
-		case r.Hold != "" || r.Paused != "":
+		case !r.Ready():
 		case len(r.Input) > protocol.MaxInline || away:
 			h.keep(r.ID) // large inputs go by reference: the task is made from the row
 		default:

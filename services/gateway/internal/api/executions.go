@@ -346,7 +346,6 @@ func (a *API) writeExecution(w http.ResponseWriter, x *store.Execution) {
 
 // replayed answers a start whose key was used before, with that execution.
 func (a *API) replayed(w http.ResponseWriter, r *http.Request, id protocol.ID, patience time.Duration) {
-	w.Header()["Idempotency-Replayed"] = []string{"true"}
 	if patience > 0 {
 		waiter, ok := a.o.Waits.Add(id)
 		x, err := a.o.DB.ExecutionByID(r.Context(), id) // after Add: an end from now on wakes us

@@ -292,6 +292,8 @@ func (a *API) startHook(w http.ResponseWriter, r *http.Request, exec store.NewEx
 	id := done[0].ID
 	if done[0].Duplicate {
 		w.Header()["Idempotency-Replayed"] = []string{"true"}
+	}
+	if done[0].Duplicate || done[0].Merged {
 		if waits {
 			answer.close()
 			if answer, err = a.awaitHook(id, v.Responders); err != nil {
@@ -303,7 +305,7 @@ func (a *API) startHook(w http.ResponseWriter, r *http.Request, exec store.NewEx
 		writeHookAccepted(w, id)
 		return nil
 	}
-	return a.answerHook(w, r, id, answer, h.Wait, done[0].Duplicate)
+	return a.answerHook(w, r, id, answer, h.Wait, done[0].Duplicate || done[0].Merged)
 }
 
 func writeHookAccepted(w http.ResponseWriter, id protocol.ID) {

@@ -279,6 +279,9 @@ func (a *API) start(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if done[0].Duplicate {
+		w.Header()["Idempotency-Replayed"] = []string{"true"}
+	}
+	if done[0].Duplicate || done[0].Merged || done[0].Ended { // it is another execution, or has an end already
 		a.replayed(w, r, done[0].ID, patience)
 		return
 	}
@@ -346,7 +349,11 @@ func (a *API) startBatch(w http.ResponseWriter, r *http.Request) {
 		if i > 0 {
 			buf = append(buf, ',')
 		}
-		buf = appendAccepted(buf, done[i].ID, "queued")
+		status := "queued"
+		if done[i].Ended {
+			status = "cancelled"
+		}
+		buf = appendAccepted(buf, done[i].ID, status)
 	}
 	writeJSON(w, http.StatusAccepted, append(buf, "]}\n"...))
 }
@@ -367,6 +374,9 @@ func (a *API) submit(rows []store.NewExecution) ([]store.Inserted, error) {
 	for i := range done {
 		if done[i].Err != nil {
 			return nil, done[i].Err
+		}
+		if done[i].Refused != nil {
+			return nil, problem.New(http.StatusTooManyRequests, "nothing was started: %s", done[i].Refused.Error()).RetryAfter(time.Second)
 		}
 		if done[i].Conflict {
 			return nil, problem.Invalid("nothing was started", problem.Parameter("header", "Idempotency-Key", "this key was used before with another body: take a new one for a new request"))

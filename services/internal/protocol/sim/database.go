@@ -27,6 +27,7 @@ type database struct {
 	keys     map[string]*rowLock
 	downTill int64
 	downFrom int64
+	control  control
 }
 
 type execution struct {
@@ -287,6 +288,7 @@ func (t *txn) Write(_ context.Context, c *protocol.Changes) error {
 }
 
 func (db *database) take(c *protocol.Changes, s *Sim) {
+	defer db.takeLimits(c, s) // after the waits
 	for _, r := range c.Reports {
 		e := db.execs[indexOf(r.Execution)]
 		if r.Whole {

@@ -114,3 +114,12 @@ func (o *outside) Mail(ctx context.Context, age time.Duration, limit int) ([]pro
 func (o *outside) DeadOwners(ctx context.Context, limit int) ([]protocol.ID, error) {
 	return call(o, func(st store) ([]protocol.ID, error) { return st.DeadOwners(ctx, limit) })
 }
+
+func (o *outside) DueHolds(ctx context.Context, horizon time.Duration, limit int) (waits []protocol.OpenWait, now time.Time, err error) {
+	o.run(func(st store) { waits, now, err = st.DueHolds(ctx, horizon, limit) })
+	return waits, now, err
+}
+
+func (o *outside) Roomy(ctx context.Context, after string, limit int) ([]string, error) {
+	return call(o, func(st store) ([]string, error) { return st.Roomy(ctx, after, limit) })
+}

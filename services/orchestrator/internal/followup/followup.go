@@ -45,6 +45,7 @@ type Followup struct {
 	news    *outbox[protocol.News]
 	told    *outbox[protocol.CancelOrder]
 	mail    *outbox[protocol.ID]
+	freed   *outbox[string]
 	stop    context.CancelFunc
 	hush    context.CancelFunc // of what is only nice to have
 	running sync.WaitGroup
@@ -63,8 +64,10 @@ func New(o Options) *Followup {
 		news:    newOutbox[protocol.News](maxNews),
 		told:    newOutbox[protocol.CancelOrder](maxTold),
 		mail:    newOutbox[protocol.ID](maxMail),
+		freed:   newOutbox[string](maxHandOut),
 	}
 	f.running.Go(func() { drain(ctx, f.handOut, 10*time.Second, f.publish) })
+	f.running.Go(func() { drain(ctx, f.freed, 10*time.Second, f.admit) })
 	f.running.Go(func() { drain(nice, f.news, 2*time.Second, f.tell) })
 	f.running.Go(func() { drain(nice, f.told, 2*time.Second, f.control) })
 	f.running.Go(func() {
@@ -77,6 +80,7 @@ func New(o Options) *Followup {
 // Take takes an outcome. It never waits.
 func (f *Followup) Take(out protocol.Outcome) {
 	f.metrics.dropped("tasks", f.handOut.put(out.HandOut))
+	f.metrics.dropped("keys", f.freed.put(out.Freed))
 	f.metrics.dropped("events", f.news.put(out.News))
 	f.metrics.dropped("cancels", f.told.put(out.Told))
 	f.metrics.dropped("mail", f.mail.put(out.Mail))
@@ -87,6 +91,7 @@ func (f *Followup) Stop(ctx context.Context) error {
 	f.mail.close()
 	f.news.close()
 	f.told.close()
+	f.freed.close()
 	defer f.stop()
 	quiet := time.AfterFunc(hushAfter, f.hush)
 	defer quiet.Stop()
@@ -125,6 +130,15 @@ func (f *Followup) post(ctx context.Context, ids []protocol.ID) {
 		return
 	}
 	f.Take(out)
+}
+
+// admit lets others in where an end has made room.
+func (f *Followup) admit(ctx context.Context, keys []string) {
+	a := protocol.Admitter{Store: f.o.Store, Publisher: f.o.Publisher}
+	if _, err := a.Admit(ctx, keys); err != nil {
+		f.metrics.failed.WithLabelValues("keys").Add(float64(len(keys)))
+		f.o.Log.Warn("executions that wait for a limit could not be let in: the leader does it in two seconds", "keys", len(keys), "error", err)
+	}
 }
 
 func (f *Followup) tell(ctx context.Context, news []protocol.News) {
