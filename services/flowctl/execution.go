@@ -14,7 +14,11 @@ type executionCommand struct {
 	Waits  executionWaits  `cmd:"" help:"Show what it waits for, and has waited for."`
 	Logs   executionLogs   `cmd:"" help:"Show what its nodes have logged."`
 	Why    executionWhy    `cmd:"" help:"Say why it has not moved."`
-	Cancel executionCancel `cmd:"" help:"Cancel an execution."`
+	Cancel executionCancel `cmd:"" help:"Cancel executions, by ids or by filter."`
+	Retry  executionRetry  `cmd:"" help:"Retry executions from the steps that failed, by ids or by filter."`
+	Replay executionReplay `cmd:"" help:"Repeat executions as new ones: one with changes, or many as they were."`
+	Pause  executionPause  `cmd:"" help:"Pause an execution."`
+	Resume executionResume `cmd:"" help:"Let a paused execution go on."`
 	Watch  executionWatch  `cmd:"" help:"Follow an execution until its end."`
 }
 
@@ -76,6 +80,7 @@ func (g *executionGet) Run(a *app) error {
 		Trigger, Priority, Pool  string
 		Labels                   map[string]string
 		Hold, ParentID, ReplayOf string
+		Paused                   string
 	}
 	return get(a, "/executions/"+url.PathEscape(g.ID), func(e detail) error {
 		labels := ""
@@ -87,7 +92,7 @@ func (g *executionGet) Run(a *app) error {
 			labels = string(b)
 		}
 		return a.fields([][2]string{
-			{"ID", e.ID}, {"Flow", fmt.Sprintf("%s, version %d", e.FlowID, e.FlowVersion)}, {"Status", e.Status}, {"Error", e.failure()}, {"Held", e.Hold}, {"Trigger", e.Trigger}, {"Priority", e.Priority}, {"Pool", e.Pool},
+			{"ID", e.ID}, {"Flow", fmt.Sprintf("%s, version %d", e.FlowID, e.FlowVersion)}, {"Status", e.Status}, {"Error", e.failure()}, {"Held", e.Hold}, {"Paused", e.Paused}, {"Trigger", e.Trigger}, {"Priority", e.Priority}, {"Pool", e.Pool},
 			{"Labels", labels}, {"Created", when(e.CreatedAt)}, {"Finished", when(e.FinishedAt)}, {"Took", between(e.CreatedAt, e.FinishedAt)}, {"Attempt", fmt.Sprint(e.Attempt)}, {"Parent", e.ParentID}, {"Replay of", e.ReplayOf},
 			{"Input", compact(e.Input)}, {"Output", compact(e.Output)},
 		})
@@ -183,26 +188,6 @@ func (w *executionWhy) Run(a *app) error {
 		}
 		return a.table([]string{"REASON", "WHAT IT MEANS"}, rows)
 	})
-}
-
-type executionCancel struct {
-	ID string `arg:""`
-}
-
-func (g *executionCancel) Run(a *app) error {
-	c, err := a.api()
-	if err != nil {
-		return err
-	}
-	var e executionView
-	if _, err := c.Do(a.ctx, "POST", "/executions/"+url.PathEscape(g.ID)+"/cancel", nil, &e); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(e)
-	}
-	fmt.Fprintf(a.out, "%s: cancel accepted\n", g.ID)
-	return nil
 }
 
 type executionWatch struct {

@@ -20,6 +20,8 @@ type flowCommands struct {
 	Get      flowGet      `cmd:"" help:"Show a flow with its document."`
 	Versions flowVersions `cmd:"" help:"List a flow's versions."`
 	Publish  flowPublish  `cmd:"" help:"Make a version the one that triggers and starts use."`
+	Pause    flowPause    `cmd:"" help:"Pause a flow: what is accepted waits."`
+	Resume   flowResume   `cmd:"" help:"Let a paused flow go on."`
 	Delete   flowDelete   `cmd:"" help:"Delete a flow."`
 	Validate flowValidate `cmd:"" help:"Check a flow document; every problem is listed."`
 	Test     flowTest     `cmd:"" help:"Run the tests of flows (*.test.yaml) on a platform of their own, or on --server."`

@@ -26,13 +26,15 @@ type commands struct {
 	Logout     logoutCommand      `cmd:"" help:"Forget the login of this machine."`
 	Whoami     whoamiCommand      `cmd:"" help:"Show the server, the user and the role."`
 	TokenShow  tokenCommand       `cmd:"" name:"token" help:"Print the bearer token, for curl."`
-	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, delete, validate, test."`
+	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, pause, resume, delete, validate, test."`
 	Run        runCommand         `cmd:"" help:"Start a flow."`
-	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, watch."`
+	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, retry, replay, pause, resume, watch."`
 	Signal     signalCommand      `cmd:"" help:"Send a signal to an execution, or to whoever waits for its name and key."`
 	Approval   approvalCommand    `cmd:"" help:"Approvals: list, approve, reject."`
 	Catalog    catalogCommand     `cmd:"" help:"The node types, or one of them; the schema of flow documents."`
 	Credential credentialCommands `cmd:"" help:"Credentials: list, types, create, test, delete."`
+	Pause      pauseCommand       `cmd:"" help:"Node types and pools that are paused: list, set, clear."`
+	Bulk       bulkCommand        `cmd:"" help:"Jobs over many executions: list, get, results, cancel."`
 	Worker     workerCommand      `cmd:"" help:"Workers: list, drain."`
 	Queue      queueCommand       `cmd:"" help:"Queues: list."`
 	Scaling    scalingCommand     `cmd:"" help:"How many workers there are, how many there should be, and why."`

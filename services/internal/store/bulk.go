@@ -207,7 +207,7 @@ func (db *DB) BulkStep(ctx context.Context, id protocol.ID, n int, do func(t *Bu
 		if err != nil {
 			return err
 		}
-		return t.conn.QueryRow(ctx, `UPDATE bulk_jobs SET done = $2, failed = $3, skipped = $4, started_at = coalesce(started_at, clock_timestamp()), finished_at = CASE WHEN $2 + $3 + $4 >= total THEN clock_timestamp() END
+		return t.conn.QueryRow(ctx, `UPDATE bulk_jobs SET done = $2::int, failed = $3::int, skipped = $4::int, started_at = coalesce(started_at, clock_timestamp()), finished_at = CASE WHEN $2::int + $3::int + $4::int >= total THEN clock_timestamp() END
 			WHERE id = $1 RETURNING finished_at`, dbID(id), job.Done, job.Failed, job.Skipped).Scan(dbTime{&job.FinishedAt})
 	})
 	return job, err
