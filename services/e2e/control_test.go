@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +46,7 @@ func (o *office) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if fails {
-		w.WriteHeader(http.StatusTeapot)
+		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -139,8 +141,7 @@ func (p *platform) must(want int, method, path string, body, into any) {
 }
 
 func retryAfterAFailedStep(t *testing.T, p *platform, o *office) {
-	flow := p.createFlow(obj{"name": "retry", "nodes": []any{manual, post(o, "reserve", "/r/reserve"), post(o, "charge", "/r/charge"), post(o, "mail", "/r/mail")},
-		"edges": []any{edge("start", "reserve"), edge("reserve", "charge"), edge("charge", "mail")}, "settings": obj{"timeout": "1h"}})
+	flow := p.createFlow(documented(t, "## Control", o.url))
 	o.set(o.fails, "/r/charge", true)
 	id := p.accept(flow, nil)
 	p.until(id, "failed")
@@ -159,6 +160,22 @@ func retryAfterAFailedStep(t *testing.T, p *platform, o *office) {
 	if e.Retries != 2 {
 		t.Errorf("%+v", e)
 	}
+}
+
+// documented is the flow that docs/flows.md shows first under a heading, with the shop at url.
+func documented(t *testing.T, heading, url string) json.RawMessage {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "\n"+heading)
+	_, rest, _ = strings.Cut(rest, "```json\n")
+	doc, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatalf("docs/flows.md shows no flow under %q", heading)
+	}
+	return json.RawMessage(strings.ReplaceAll(doc, "https://shop.example", url))
 }
 
 func retryInALoop(t *testing.T, p *platform, o *office) {

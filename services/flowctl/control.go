@@ -164,7 +164,7 @@ type executionReplay struct {
 	From    string            `help:"Of one execution: this node and all that comes after it; the others keep what they gave." placeholder:"NODE"`
 	Input   string            `help:"Of one execution: another input, as JSON." placeholder:"JSON"`
 	Version int               `help:"Of one execution: another version of the flow."`
-	Output  map[string]string `help:"Of one execution: a node that doesn't run but gives this JSON; several are fine." placeholder:"NODE=JSON"`
+	Pin     map[string]string `help:"Of one execution: a node that doesn't run but gives this JSON; several are fine." placeholder:"NODE=JSON"`
 }
 
 func (g *executionReplay) Run(a *app) error {
@@ -182,9 +182,9 @@ func (g *executionReplay) Run(a *app) error {
 		body["version"] = g.Version
 	}
 	outputs := map[string]json.RawMessage{}
-	for node, value := range g.Output {
+	for node, value := range g.Pin {
 		if !json.Valid([]byte(value)) {
-			return fmt.Errorf("--output of %s is not JSON", node)
+			return fmt.Errorf("--pin of %s is not JSON", node)
 		}
 		outputs[node] = json.RawMessage(value)
 	}
@@ -193,7 +193,7 @@ func (g *executionReplay) Run(a *app) error {
 	}
 	if len(g.IDs) != 1 || g.filtered() {
 		if len(body) > 0 {
-			return errors.New("--from, --input, --version and --output are for one execution: many are replayed as they were")
+			return errors.New("--from, --input, --version and --pin are for one execution: many are replayed as they were")
 		}
 		return g.run(a, "replay")
 	}

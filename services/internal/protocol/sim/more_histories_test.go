@@ -184,6 +184,27 @@ func TestH12_EndsCollide(t *testing.T) {
 	}
 }
 
+// TestH12_RetryCrosses: cancel with an unknown commit, the report of the success, and a user's retry of whatever came of it cross; the reports of the ended attempt come again behind
+// it. What was retried ends once more, and nothing of the old attempt counts.
+func TestH12_RetryCrosses(t *testing.T) {
+	play(t, "pepetepe", func(s *Sim) []planned {
+		var late []*protocol.Report
+		acts := 1 + int(s.n(4))
+		return []planned{
+			{func() bool { return s.ownerOf(0) != nil && (s.Counts.Acts >= acts || s.reportsItsEnd(0)) }, func() {
+				late = slices.Concat(s.queue[0].unacked, s.queue[0].ready)
+				s.unknownCommits = 2
+				s.spawn(s.gateway, func(p *proc) { s.cancel(p, 0) })
+				s.spawn(s.gateway, func(p *proc) { s.retries(p, 0, 1) })
+			}},
+			{func() bool { r := s.db.execs[0].row; return r.Retries > 0 || r.State == protocol.Succeeded }, func() { s.queue[0].ready = append(s.queue[0].ready, late...) }},
+		}
+	}, func(s *Sim) bool {
+		r := s.db.execs[0].row
+		return r.Retries == 1 && r.State == protocol.Succeeded && s.Counts.UnknownCommits > 0
+	})
+}
+
 // reportsItsEnd tells whether a final report of the execution is on its way to its row.
 func (s *Sim) reportsItsEnd(i int) bool {
 	for _, h := range s.workers {
