@@ -65,6 +65,11 @@ var allExamples = map[string]example{
 			{`{"orderId": 8, "amount": 12.5}`, `{"paid": false, "payment": null, "why": "http-status"}`, ""}},
 		calls: map[string]int{"DELETE /locks/7": 1, "DELETE /locks/8": 1, "POST /payments": 2, "POST /mails": 1},
 	},
+	"reserve-and-pay": {
+		runs:  []exampleRun{{`{"orderId": 7, "amount": 12.5}`, `{"payment": "p1"}`, ""}, {`{"orderId": 8, "amount": 12.5}`, ``, "http-status"}},
+		calls: map[string]int{"POST /reservations": 2, "DELETE /reservations/r1": 1, "DELETE /locks/7": 0, "DELETE /locks/8": 1, "POST /payments": 2},
+		after: undoesInReverse,
+	},
 	"sales-report": {runs: []exampleRun{{`{"since": "2026-01-01"}`, `{"countries": [{"country": "FR", "orders": 1, "revenue": 10.1, "customers": 1}, {"country": "DE", "orders": 2, "revenue": 20.2, "customers": 1}],
 		"text": "DE: 20.20 in 2 orders by 1 customers\nFR: 10.10 in 1 orders by 1 customers"}`, ""}}},
 	"customers-into-a-database": {runs: []exampleRun{{`null`, `{"changed": 3, "customers": 3, "newest": 9007199254740993}`, ""}, {`null`, `{"changed": 0, "customers": 3, "newest": 9007199254740993}`, ""}}},
@@ -119,6 +124,7 @@ func TestExamples(t *testing.T) {
 		})
 	}
 	t.Run("flowctl", x.flowctlCommands)
+	t.Run("pools", func(t *testing.T) { goesToAnotherPool(t, x) })
 }
 
 func (x *examples) run(t *testing.T, file string, want example) {

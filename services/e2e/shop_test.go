@@ -76,7 +76,8 @@ func newShop(t *testing.T) *shop {
 		"GET /customers/{id}/invoices": func(*http.Request) (int, any) {
 			return 200, []any{map[string]any{"state": "open", "total": 30}, map[string]any{"state": "paid", "total": 50}, map[string]any{"state": "open", "total": 12.5}}
 		},
-		"POST /reservations": func(*http.Request) (int, any) { return 201, map[string]any{"id": "r1"} },
+		"POST /reservations":        func(*http.Request) (int, any) { return 201, map[string]any{"id": "r1"} },
+		"DELETE /reservations/{id}": func(*http.Request) (int, any) { return 204, nil },
 		"GET /invoices/{id}": func(r *http.Request) (int, any) {
 			return 200, map[string]any{"state": map[string]string{"1": "open", "2": "paid", "3": "disputed"}[r.PathValue("id")], "mail": "ada@customer.example"}
 		},
