@@ -33,6 +33,9 @@ type Broken struct {
 	ResumeSameAttempt  bool // a resume doesn't raise the attempt, though the task may have been refused
 	StayInPool         bool // what goes to another pool comes back to the same queue
 	EndUndoing         bool // a cancelled execution ends when its owner lets go, whatever it has to undo
+	FireNoRow          bool // an instant that was fired may be fired again
+	FireUnfit          bool // a plan fires whatever its schedule has become
+	FireBlind          bool // a plan fires whatever the newest term is and whatever is due by now
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 

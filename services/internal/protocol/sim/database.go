@@ -21,6 +21,10 @@ type database struct {
 	execs    []*execution
 	sessions []*session
 	dead     []protocol.DeadLetter
+	scheds   []*sched
+	fires    []protocol.Fire
+	terms    int64
+	termLock rowLock
 	letters  []*letter // oldest first
 	remote   []*remoteTask
 	calls    []protocol.Call

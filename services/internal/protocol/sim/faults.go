@@ -254,6 +254,9 @@ func (s *Sim) start(h *host) {
 		s.spawn(h, o.serveSessions)
 		s.spawn(h, o.serveClaims)
 		s.spawn(h, o.lead)
+		if len(s.db.scheds) > 0 {
+			s.spawn(h, o.fires)
+		}
 		for k := range shards {
 			s.spawn(h, func(p *proc) { o.collect(p, k) })
 		}
@@ -264,6 +267,10 @@ func (s *Sim) start(h *host) {
 			}
 		}
 		s.spawn(h, s.tidy)
+		if len(s.db.scheds) > 0 && !s.quiet {
+			s.spawn(h, s.backfill)
+			s.spawn(h, s.people)
+		}
 	}
 }
 

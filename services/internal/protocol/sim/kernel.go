@@ -13,6 +13,8 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"time"
+
+	"flowplatform/services/internal/protocol"
 )
 
 // Tick is what one tick of the simulation means to the code under test.
@@ -39,7 +41,9 @@ type host struct {
 	pool       string // of a worker
 	up         bool
 	leader     bool
-	rate       float64 // of its clock
+	term       int64                             // under which it fires
+	believed   map[protocol.ID]protocol.Schedule // as it has read them
+	rate       float64                           // of its clock
 	pausedTill int64
 	pausedAt   int64
 	cutOrch    int64 // until then it reaches no orchestrator
@@ -273,6 +277,8 @@ type Sim struct {
 	unknownCommits int  // of the next commits: their answers are lost, whatever came of them
 	quiet          bool // no random faults on the wire, in commits and answers: histories
 
+	killAt string // the step of a fire at which its leader is killed
+
 	hosts    []*host
 	workers  []*host
 	orchs    []*host
@@ -292,7 +298,7 @@ type Sim struct {
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
-	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes int
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills int
 }
 
 // Add sums two counts.

@@ -259,6 +259,9 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 
 // drained: all is settled, nothing is on its way.
 func (s *Sim) drained() bool {
+	if !s.over() {
+		return false
+	}
 	for _, i := range s.want {
 		if e := s.db.execs[i]; !e.exists || !e.row.State.Final() {
 			return false
