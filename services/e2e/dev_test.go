@@ -260,7 +260,7 @@ func TestFlowTests(t *testing.T) {
 		}
 	}
 	out, err = d.run("flow", "test", filepath.Join(work, "flow.json"), "--dir", d.dir, "--junit", filepath.Join(work, "junit.xml"))
-	for _, want := range []string{"ok    flow: passes", "output.n: is 1, want 2", "should not have run: wait", "it is waiting after 200ms: pin steps that wait", "pins.nobody: the flow has no node of this id", "status: is failed, want succeeded (", "4 of 5 flow tests failed"} {
+	for _, want := range []string{"ok    flow: passes", "output.n: is 1, want 2", "should not have run: wait", " after 200ms: pin steps that wait", "pins.nobody: the flow has no node of this id", "status: is failed, want succeeded (", "4 of 5 flow tests failed"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
