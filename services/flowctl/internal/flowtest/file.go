@@ -49,7 +49,7 @@ type Case struct {
 	Timeout string         `json:"timeout" yaml:"timeout"` // default 30s
 }
 
-// Pin is what stands in for a step: an output (null if nothing is said), a port, or an error.
+// Pin is what stands in for a step: an output (null if nothing is said) and a port (main if nothing is said), or an error.
 type Pin struct {
 	Output Value  `json:"output" yaml:"output"`
 	Port   string `json:"port" yaml:"port"`
@@ -195,8 +195,8 @@ func (f *File) check() error {
 			wrong("expect.status %q: it must be one of %s", s, strings.Join(finals, ", "))
 		}
 		for id, p := range c.Pins {
-			if said := count(p.Output != nil, p.Port != "", p.Error != nil); said > 1 {
-				wrong("pins.%s: a pin has an output, a port, or an error: one of them", id)
+			if p.Error != nil && (p.Output != nil || p.Port != "") {
+				wrong("pins.%s: a step that fails has no output, and leaves by no other port: keep one of them", id)
 			}
 			if p.Error != nil && p.Error.Code == "" {
 				wrong("pins.%s.error: it needs a code", id)
@@ -204,15 +204,6 @@ func (f *File) check() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func count(all ...bool) (n int) {
-	for _, b := range all {
-		if b {
-			n++
-		}
-	}
-	return n
 }
 
 func (c *Case) period() (time.Duration, error) {

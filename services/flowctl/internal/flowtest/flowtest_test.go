@@ -42,7 +42,7 @@ func TestPinnedIsValid(t *testing.T) {
 			pins := map[string]Pin{"nothing": {}, "an output": {Output: Value(`{"body": {"{{ x }}": [1, "\\(.)\n"]}}`)}, "an error": {Error: &Error{Code: "pinned", Message: "{{ braces }}"}}}
 			for _, e := range def.Edges {
 				if e.From == n.ID && e.Port != "error" {
-					pins["port "+e.Port] = Pin{Port: e.Port}
+					pins["port "+e.Port], pins["output and port "+e.Port] = Pin{Port: e.Port}, Pin{Port: e.Port, Output: Value(`{"by": "ada"}`)}
 				}
 			}
 			for what, p := range pins {
@@ -67,6 +67,24 @@ func TestPinnedIsValid(t *testing.T) {
 	}
 	if pinned < 100 {
 		t.Errorf("only %d documents were made", pinned)
+	}
+}
+
+// TestPinned shows what becomes of a document.
+func TestPinned(t *testing.T) {
+	t.Parallel()
+	out, err := pin([]byte(`{"name": "x", "nodes": [{"id": "start", "type": "trigger.manual"}, {"id": "ask", "type": "flow.approval", "name": "Ask", "retry": {"maxAttempts": 3}, "config": {}},
+		{"id": "pay", "type": "http.request", "compensate": "refund"}, {"id": "refund", "type": "http.request"}, {"id": "no", "type": "data.set"}, {"id": "loop", "type": "logic.foreach"}, {"id": "in", "parent": "loop", "type": "data.set"}],
+		"edges": [{"from": "start", "to": "ask"}, {"from": "ask", "port": "approved", "to": "pay"}, {"from": "ask", "port": "rejected", "to": "no"}, {"from": "ask", "port": "expired", "to": "no"}, {"from": "pay", "to": "loop"}]}`),
+		"y", map[string]Pin{"ask": {Port: "approved", Output: Value(`{"by": "ada"}`)}, "pay": {Error: &Error{Code: "declined"}}, "loop": {Output: Value(`[1]`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"edges":[{"from":"start","to":"ask"},{"from":"ask","to":"pay"},{"from":"ask","port":"error","to":"no"},{"from":"pay","to":"loop"}],"name":"y","nodes":[{"id":"start","type":"trigger.manual"},` +
+		`{"config":{"input":null,"query":"{\"by\": \"ada\"}"},"id":"ask","name":"Ask","onError":"route","type":"data.transform"},` +
+		`{"config":{"code":"declined","message":"pinned"},"id":"pay","type":"flow.fail"},{"id":"no","type":"data.set"},{"config":{"input":null,"query":"[1]"},"id":"loop","type":"data.transform"}]}`
+	if string(out) != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}
 }
 
@@ -107,16 +125,16 @@ func TestParse(t *testing.T) {
 		t.Errorf("null and nothing are taken for one another: %+v", f)
 	}
 	for text, want := range map[string]string{
-		"cases: []":                                               "it has 0 cases",
-		"cases: [{expect: {}}]":                                   "a name of its own",
-		"cases: [{name: a}, {name: a}]":                           "a name of its own",
-		"cases: [{name: a, expcet: {}}]":                          "expcet",
-		"cases: [{name: a, timeout: soon}]":                       "timeout",
-		"cases: [{name: a, timeout: 100h}]":                       "up to 1h",
-		"cases: [{name: a, expect: {status: done}}]":              "expect.status",
-		"cases: [{name: a, pins: {x: {output: 1, port: y}}}]":     "one of them",
-		"cases: [{name: a, pins: {x: {error: {message: y}}}}]":    "needs a code",
-		"cases: [{name: a, pins: {x: {error: {code: 7}}}}]\nx: 1": "x",
+		"cases: []":                                                    "it has 0 cases",
+		"cases: [{expect: {}}]":                                        "a name of its own",
+		"cases: [{name: a}, {name: a}]":                                "a name of its own",
+		"cases: [{name: a, expcet: {}}]":                               "expcet",
+		"cases: [{name: a, timeout: soon}]":                            "timeout",
+		"cases: [{name: a, timeout: 100h}]":                            "up to 1h",
+		"cases: [{name: a, expect: {status: done}}]":                   "expect.status",
+		"cases: [{name: a, pins: {x: {output: 1, error: {code: y}}}}]": "keep one of them",
+		"cases: [{name: a, pins: {x: {error: {message: y}}}}]":         "needs a code",
+		"cases: [{name: a, pins: {x: {error: {code: 7}}}}]\nx: 1":      "x",
 		"cases: {": "it can't be read",
 		"":         "it has 0 cases",
 	} {

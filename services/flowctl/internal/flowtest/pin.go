@@ -2,6 +2,7 @@ package flowtest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ func pin(document []byte, name string, pins map[string]Pin) ([]byte, error) {
 	}
 	doc["name"] = name
 	d := draft{nodes: objects(doc["nodes"]), edges: objects(doc["edges"])}
+	undo := d.undoings(pins)
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(pins)) {
 		if err := d.pin(id, pins[id]); err != nil {
@@ -45,6 +47,7 @@ func pin(document []byte, name string, pins map[string]Pin) ([]byte, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	d.nodes = slices.DeleteFunc(d.nodes, func(n object) bool { return undo[text(n, "id")] })
 	doc["nodes"], doc["edges"] = d.nodes, d.edges
 	return json.Marshal(doc)
 }
@@ -68,6 +71,17 @@ func text(o object, key string) string {
 // draft is a document on its way.
 type draft struct{ nodes, edges []object }
 
+// undoings are the nodes that undo a pinned step. It does nothing, so nothing is to be undone, and they go.
+func (d *draft) undoings(pins map[string]Pin) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range d.nodes {
+		if _, pinned := pins[text(n, "id")]; pinned && text(n, "compensate") != "" {
+			out[text(n, "compensate")] = true
+		}
+	}
+	return out
+}
+
 func (d *draft) pin(id string, p Pin) error {
 	at := slices.IndexFunc(d.nodes, func(n object) bool { return text(n, "id") == id })
 	if at < 0 {
@@ -80,28 +94,33 @@ func (d *draft) pin(id string, p Pin) error {
 	d.empty(id)
 	at = slices.IndexFunc(d.nodes, func(n object) bool { return text(n, "id") == id }) // emptying may have moved it
 	stand := object{"id": id}
-	for _, key := range []string{"name", "parent", "position", "notes", "onError", "compensate"} {
+	for _, key := range []string{"name", "parent", "position", "notes", "onError"} {
 		if v, ok := old[key]; ok {
 			stand[key] = v
 		}
 	}
-	var taken string
+	taken, as := portMain, "" // the port that it leaves by, and what that is called now
 	var err error
 	switch {
 	case p.Error != nil && text(old, "type") == "logic.try":
 		err = errors.New("logic.try doesn't fail: pin the step in it that does")
 	case p.Error != nil:
-		taken = fails(stand, p.Error)
-	case p.Port != "" && p.Port != portMain:
-		taken, err = leavesBy(stand, p.Port)
+		fails(stand, p.Error)
+		taken = ""
+	case p.Port == portError:
+		err = errors.New("a step leaves by error when it fails: pin an error")
+	case p.Port != "" && p.Port != portMain && p.Output == nil:
+		leavesBy(stand, p.Port)
+		taken, as = p.Port, p.Port
 	default:
-		taken, err = gives(stand, p.Output)
+		taken, as = cmp.Or(p.Port, portMain), portMain
+		err = gives(stand, p.Output)
 	}
 	if err != nil {
 		return err
 	}
 	d.nodes[at] = stand
-	return d.close(old, stand, taken, p.Error != nil)
+	return d.close(old, stand, taken, as)
 }
 
 // empty takes out all that is inside of a container.
@@ -120,43 +139,37 @@ func (d *draft) empty(id string) {
 }
 
 // gives makes a node with an output: JSON is jq.
-func gives(stand object, v Value) (taken string, err error) {
+func gives(stand object, v Value) error {
 	if v == nil {
 		v = Value("null")
 	}
 	if len(v) > maxPin {
-		return "", fmt.Errorf("the output has %d bytes, the most is %d", len(v), maxPin)
+		return fmt.Errorf("the output has %d bytes, the most is %d", len(v), maxPin)
 	}
 	stand["type"], stand["config"] = "data.transform", object{"query": string(v), "input": nil}
-	return portMain, nil
+	return nil
 }
 
 // leavesBy makes a node that leaves by a port, with null as its output.
-func leavesBy(stand object, port string) (taken string, err error) {
-	holds := port != portDefault // no case may be called default: it is where none holds
-	name := port
-	switch port {
-	case portError:
-		return "", errors.New("a step leaves by error when it fails: pin an error")
-	case portDefault:
-		name = "never"
+func leavesBy(stand object, port string) {
+	branch := object{"port": port, "condition": true}
+	if port == portDefault { // no case may be called so: it is where none holds
+		branch = object{"port": "never", "condition": false}
 	}
-	stand["type"], stand["config"] = "logic.switch", object{"cases": []any{object{"port": name, "condition": holds}}}
-	return port, nil
+	stand["type"], stand["config"] = "logic.switch", object{"cases": []any{branch}}
 }
 
 // fails makes a node that fails. Braces are no expression here.
-func fails(stand object, e *Error) (taken string) {
+func fails(stand object, e *Error) {
 	message := e.Message
 	if message == "" {
 		message = "pinned"
 	}
 	stand["type"], stand["config"] = "flow.fail", object{"code": e.Code, "message": strings.ReplaceAll(message, "{{", `{{ "{{" }}`)}
-	return ""
 }
 
-// close leads the edges that are not taken to where nothing leaves.
-func (d *draft) close(old, stand object, taken string, fails bool) error {
+// close leads the edges by the port that is taken to what it is called now, and those that are not to where nothing leaves. taken is "" when it fails.
+func (d *draft) close(old, stand object, taken, as string) error {
 	id := text(stand, "id")
 	var kept []object
 	seen := map[string]bool{}
@@ -167,10 +180,10 @@ func (d *draft) close(old, stand object, taken string, fails bool) error {
 				port = portMain
 			}
 			switch {
-			case port == taken, port == portError && text(old, "type") != "logic.try":
-			case port == portFinally && text(old, "type") == "logic.try":
-				port = taken
-			case !fails: // the port error exists where it is routed, and nothing fails
+			case port == taken, port == portFinally && text(old, "type") == "logic.try":
+				port = as
+			case port == portError && text(old, "type") != "logic.try":
+			case taken != "": // the port error exists where it is routed, and nothing fails
 				stand["onError"] = "route"
 				port = portError
 			case text(stand, "onError") == "continue" && port != portMain:
