@@ -12,16 +12,21 @@ func (db *DB) Call(ctx context.Context, req *protocol.CallRequest, row NewExecut
 	if err := row.check(); err != nil {
 		return out, answer, err
 	}
+	var keys []string
 	err = db.txn(ctx, "call", func(t *tx) (err error) {
 		out, answer, err = protocol.PlaceCall(ctx, t, req, row.ID, func(root protocol.ID) error {
 			row.Root = root
 			if req.Wait {
 				row.Parent = req.Execution
 			}
+			if keys, err = t.deferLimits(ctx, []*NewExecution{&row}); err != nil {
+				return err
+			}
 			return t.insert(ctx, &row)
 		})
 		return err
 	})
+	out.Freed = append(out.Freed, keys...)
 	return out, answer, err
 }
 

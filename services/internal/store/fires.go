@@ -40,7 +40,16 @@ func (db *DB) FireTxn(ctx context.Context, name string, rows []NewExecution, fn 
 	for i := range rows {
 		byID[rows[i].ID] = &rows[i]
 	}
-	err := db.txn(ctx, name, func(t *tx) error { return fn(&fireTx{tx: t, rows: byID}) })
+	var keys []string
+	err := db.txn(ctx, name, func(t *tx) error {
+		f := &fireTx{tx: t, rows: byID}
+		err := fn(f)
+		keys = f.keys
+		return err
+	})
+	if err == nil {
+		db.freed(keys)
+	}
 	db.metrics.txns.WithLabelValues(name).Observe(time.Since(began).Seconds())
 	return err
 }
@@ -49,6 +58,7 @@ func (db *DB) FireTxn(ctx context.Context, name string, rows []NewExecution, fn 
 type fireTx struct {
 	*tx
 	rows map[protocol.ID]*NewExecution
+	keys []string // at which what it starts may be let in
 }
 
 var _ protocol.FireTx = (*fireTx)(nil)
@@ -144,6 +154,9 @@ func (t *fireTx) Fire(ctx context.Context, fires []protocol.Fire) error {
 	}
 	if len(starts) == 0 {
 		return nil
+	}
+	if t.keys, err = t.deferLimits(ctx, starts); err != nil {
+		return err
 	}
 	sql, args := insertion(starts, false)
 	rows, err := t.conn.Query(ctx, sql, args...)

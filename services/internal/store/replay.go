@@ -38,6 +38,9 @@ func (db *DB) InsertReplay(ctx context.Context, r *Replay) (Inserted, error) {
 
 // insertReplay stores one; nothing when its key is taken.
 func (t *tx) insertReplay(ctx context.Context, r *Replay) ([]protocol.ID, error) {
+	if _, err := t.deferLimits(ctx, []*NewExecution{&r.NewExecution}); err != nil {
+		return nil, err
+	}
 	with, insert := "", insertPlainSQL
 	list := []*NewExecution{&r.NewExecution}
 	args, large := insertArgs(list)
@@ -65,6 +68,9 @@ func (t *tx) insertReplay(ctx context.Context, r *Replay) ([]protocol.ID, error)
 		return nil, err
 	}
 	stored, err := collect(rows, scanID)
+	if err == nil && len(stored) == 0 && r.Hold != "" { // its key was taken: it is another one's
+		_, err = t.conn.Exec(ctx, `WITH s AS (DELETE FROM slots WHERE execution_id = $1), d AS (DELETE FROM debounces WHERE execution_id = $1) UPDATE waits SET closed_at = clock_timestamp() WHERE execution_id = $1`, dbID(r.ID))
+	}
 	if err != nil || len(stored) == 0 || r.Events == nil {
 		return stored, err
 	}

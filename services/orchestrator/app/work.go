@@ -42,6 +42,7 @@ func (a *App) work(ctx context.Context) error {
 		Log: a.component("followup"), Registerer: a.registry,
 	})
 	a.worked.PushBounded("followup", time.Second, a.follow.Stop)
+	a.db.AfterInsert(a.follow.Take)
 	a.worked.PushBounded("recover", time.Second, a.sender.Stop)
 
 	a.collect = collect.New(collect.Options{
