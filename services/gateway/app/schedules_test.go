@@ -2,7 +2,9 @@ package app
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -213,5 +215,28 @@ func TestTriggerSchedule(t *testing.T) {
 	b.do(t, "POST", "/flows/"+f.ID+"/versions/3/publish", b.admin, nil).want(t, 200)
 	if all = list(); len(all) != 0 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// The documents that docs/flows.md shows are taken as they stand there.
+func TestScheduleDocs(t *testing.T) {
+	t.Parallel()
+	b := setup(t, setupOptions{noRedis: true})
+	text, err := os.ReadFile("../../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Schedules\n")
+	var blocks []string
+	for range 2 {
+		_, rest, _ := strings.Cut(section, "```json\n")
+		block, after, _ := strings.Cut(rest, "```")
+		blocks, section = append(blocks, block), after
+	}
+	b.do(t, "POST", "/flows", b.admin, blocks[0]).want(t, 201)
+	var s scheduleView
+	b.do(t, "POST", "/schedules", b.admin, blocks[1]).want(t, 201).into(t, &s)
+	if s.Name != "nightly" || s.FlowName != "Morning report" || s.CatchUp != "one" || s.Overlap != "skip" || len(s.Next) != 10 {
+		t.Errorf("%+v", s)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -245,5 +247,29 @@ func BenchmarkNext(b *testing.B) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for b.Loop() {
 		at = e.Next(at)
+	}
+}
+
+// The table that users read says what happens.
+func TestDocs(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([A-Za-z_]+/[A-Za-z_]+) \\| (\\S+) \\| ([^|]+) \\|$").FindAllStringSubmatch(string(b), -1)
+	if len(rows) < 6 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, r := range rows {
+		e := parse(t, r[1], r[2])
+		at, err := time.Parse(time.RFC3339, r[3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range strings.Fields(r[4]) {
+			if at = e.Next(at); e.Local(at) != want {
+				t.Errorf("%s in %s: %s, the docs say %s", r[1], r[2], e.Local(at), want)
+			}
+		}
 	}
 }
