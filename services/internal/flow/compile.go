@@ -47,11 +47,6 @@ func (c *compiler) add(ptr, code, format string, args ...any) {
 	c.problems = append(c.problems, Problem{Pointer: ptr, Code: code, Message: fmt.Sprintf(format, args...)})
 }
 
-// notYet refuses what the document may ask for but the engine doesn't do yet, rather than ignoring it.
-func (c *compiler) notYet(ptr, what string) {
-	c.add(ptr, "not-supported-yet", "%s is not supported yet: this version of the platform would ignore it, so the flow is refused; remove it", what)
-}
-
 func (c *compiler) settings() {
 	s := &c.def.Settings
 	c.pool("/settings/pool", s.Pool)
