@@ -8,6 +8,7 @@ package testkit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -97,18 +98,19 @@ func idsOf(name string) (uint32, uint32, error) {
 	return uint32(uid), uint32(gid), err
 }
 
-// directory makes one under the system's temporary directory that the user owns. Those that shared servers of former test binaries have left are removed.
+// directory makes one under the system's temporary directory that the user owns; its name holds the number of this process. Those that shared servers of test
+// binaries have left which run no more are removed: a suite would fill gigabytes.
 func directory(pattern, owner string) (string, error) {
 	old, err := filepath.Glob(filepath.Join(os.TempDir(), pattern+"*"))
 	if err != nil {
 		return "", err
 	}
 	for _, dir := range old {
-		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > 6*time.Hour {
+		if left(strings.TrimPrefix(filepath.Base(dir), pattern)) {
 			os.RemoveAll(dir)
 		}
 	}
-	dir, err := os.MkdirTemp("", pattern)
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-*", pattern, os.Getpid()))
 	if err != nil {
 		return "", err
 	}
@@ -120,6 +122,13 @@ func directory(pattern, owner string) (string, error) {
 		return "", err
 	}
 	return dir, os.Chown(dir, int(uid), int(gid))
+}
+
+// left tells from the end of a directory's name whether the process that made it has ended. Its servers died with it.
+func left(name string) bool {
+	number, _, ok := strings.Cut(name, "-")
+	pid, err := strconv.Atoi(number)
+	return ok && err == nil && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
 // find looks for a program in the places that it may be in.
