@@ -23,6 +23,7 @@ import (
 	"flowplatform/services/gateway/internal/accept"
 	"flowplatform/services/gateway/internal/api"
 	"flowplatform/services/gateway/internal/auth"
+	"flowplatform/services/gateway/internal/poll"
 	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/vault"
 	"flowplatform/services/gateway/internal/wait"
@@ -62,6 +63,7 @@ type App struct {
 	limited   *accept.Batcher // of executions with limits
 	admit     *accept.Admit
 	waits     *wait.Registry
+	polls     *poll.Registry
 	replies   *reply.Registry
 	follow    *follow
 	api       *api.API
@@ -127,6 +129,9 @@ func (a *App) build() error {
 	a.stack.Push("waits", a.waits.Stop)
 	a.replies = reply.NewRegistry(a.db.ReportsSince, a.component("reply"))
 	a.stack.Push("replies", a.replies.Stop)
+	a.polls = poll.NewRegistry()
+	seen := newSeen(a.live)
+	a.stack.Push("last polls", seen.stop)
 	a.follow = newFollow(a.live, a.publisher, a.component("follow"))
 	a.stack.PushBounded("news", time.Second, a.follow.stop)
 	a.wakes = newWakes(a.db, a.handOut.Again, a.admit.Take, a.follow, a.component("follow"))
@@ -139,7 +144,7 @@ func (a *App) build() error {
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
 		Submit: a.submit, Full: a.handOut.Full, HandOut: a.handOut.Take, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
 		Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
-		Tell: a.follow.tell, Fleet: a.live.GetFleet,
+		Tell: a.follow.tell, Fleet: a.live.GetFleet, Polls: a.polls, Polled: seen.note, LastPolls: seen.last,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
 	})
 	return nil
@@ -235,6 +240,7 @@ func (a *App) start(ctx context.Context) error {
 	served := lifecycle.Serve(srv, lis, func(err error) { a.log.Error("the API server ended", "error", err) })
 	// Requests that wait are let finish: the job gives a gateway 75 seconds to end.
 	a.stack.PushBounded("API server", wait.Max+5*time.Second, served.Shutdown)
+	a.stack.Push("polls", func(context.Context) error { a.polls.Stop(); return nil }) // first: requests that poll would keep the server
 	a.log.Info("listening", "api", lis.Addr().String())
 	return nil
 }
@@ -275,11 +281,16 @@ func (a *App) readShards(ctx context.Context) error {
 // tail wakes those who wait by the live events.
 func (a *App) tail(ctx context.Context) {
 	// Whoever waits is registered before the commit that its event comes of.
-	wanted := func() bool { return a.waits.Len() > 0 || a.replies.Len() > 0 }
+	wanted := func() bool { return a.waits.Len() > 0 || a.replies.Len() > 0 || a.polls.Len() > 0 }
 	a.live.Tail(ctx, wanted, func(events []live.Event) {
 		a.waits.Live(true)
 		a.replies.Live(true)
+		a.polls.Live(true)
 		for i := range events {
+			if events[i].Kind == live.KindRemote {
+				a.polls.Wake(events[i].Queue)
+				continue
+			}
 			if a.replies.Len() > 0 {
 				if id, err := protocol.ParseID(events[i].Execution); err == nil {
 					a.replies.Changed(id)
@@ -292,6 +303,7 @@ func (a *App) tail(ctx context.Context) {
 	}, func() {
 		a.waits.Live(false)
 		a.replies.Live(false)
+		a.polls.Live(false)
 	})
 }
 

@@ -210,8 +210,9 @@ func TestEveryRouteRefuses(t *testing.T) {
 			}
 			c.call(t, id, 413, token, strings.Repeat(" ", op.MaxBody+1), known...)
 		}
-		if strings.Contains(op.path, "{") && id != "signal" { // its path names no thing that must be there
+		if strings.Contains(op.path, "{") && id != "signal" && id != "pollRemote" { // their paths name no thing that must be there
 			good, ok := map[string]string{"saveFlow": fmt.Sprintf(simpleFlow, "nobody"), "startBatch": `{"inputs": [1]}`, "saveCredential": `{"name": "nobody"}`, "editDeadLetter": `{"body": 1}`, "pauseExecution": `{"reason": "x"}`, "pauseFlow": `{"reason": "x"}`, "setPause": `{"reason": "x"}`, "decideApproval": `{"decision": "approve"}`,
+				"beatRemote": `{"lease": 1}`, "completeRemote": `{"lease": 1}`, "failRemote": `{"lease": 1, "error": {"code": "x", "message": "m"}}`,
 				"saveSchedule": `{"name": "x", "flowId": "x", "cron": "@daily"}`, "backfillSchedule": `{"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}`}[id]
 			if ok {
 				body = good
@@ -319,6 +320,8 @@ func TestEveryRouteWorks(t *testing.T) {
 	ok("decideApproval", 200, `{"decision": "approve"}`, x.ID, "set")
 	ok("signalExecution", 200, `{"data": 1}`, x.ID, "paid")
 	ok("signal", 200, `{"key": "k"}`, "paid")
+	c.call(t, "startExecution", 202, b.admin, `{"input": {"n": 1}}`, f.ID).into(t, &x)
+	b.remoteRoutes(t, ok, x.ID)
 
 	b.hooked(t, "hooked", "h", "")
 	delete(left, "callHook")

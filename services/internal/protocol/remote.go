@@ -31,6 +31,7 @@ const (
 	MaxHeartbeat     = 24 * time.Hour // longer ones would make nobody notice a dead worker
 	MaxRemoteQueue   = 64             // characters of a queue's name
 	MaxRemoteWorker  = 100            // characters of a worker's name
+	MaxPoll          = 16 << 20       // bytes of inputs that one poll gives, unless one alone has more
 	MaxProgress      = 4 << 10        // bytes of a progress
 )
 
@@ -130,6 +131,13 @@ func (t *RemoteTask) lost(now time.Time) bool {
 	return t.Ended.IsZero() && t.Lease >= MaxDeliveries && !t.Until.After(now)
 }
 
+func (t *RemoteTask) inputSize() int {
+	if t.InputRef != nil {
+		return t.InputRef.Size
+	}
+	return len(t.Input)
+}
+
 func (t *RemoteTask) lease(worker string, now time.Time) {
 	t.Lease++
 	t.Worker, t.Until, t.Seen, t.Progress = worker, now.Add(t.Heartbeat), now, nil
@@ -168,7 +176,11 @@ func PollRemote(ctx context.Context, tx Tx, project ID, queue, worker string, li
 		return nil, fmt.Errorf("poll: %w", err)
 	}
 	var out []RemoteTask
+	size := 0
 	for _, t := range found {
+		if size += t.inputSize(); size > MaxPoll && len(out) > 0 {
+			break
+		}
 		if t.free(now) {
 			t.lease(worker, now)
 			out = append(out, t)

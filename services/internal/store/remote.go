@@ -79,6 +79,11 @@ func (db *DB) RemoteTask(ctx context.Context, id protocol.ID) (protocol.RemoteTa
 	return one(ctx, db, db.primary, "RemoteTask", `SELECT `+remoteColumns+` FROM remote_tasks WHERE id = $1`, scanRemote, dbID(id))
 }
 
+// RemoteOf lists the tasks of an execution that have not ended.
+func (db *DB) RemoteOf(ctx context.Context, execution protocol.ID) ([]protocol.RemoteTask, error) {
+	return list(ctx, db, db.primary, "RemoteOf", `SELECT `+remoteColumns+` FROM remote_tasks WHERE execution_id = $1 AND ended_at IS NULL ORDER BY id LIMIT 1000`, scanRemote, dbID(execution))
+}
+
 // ListRemote lists the tasks of a queue ("": of all) that have not ended, leased ones too, by id.
 func (db *DB) ListRemote(ctx context.Context, queue string, p Page) ([]protocol.RemoteTask, string, error) {
 	after, err := p.after()

@@ -18,25 +18,26 @@ type Token struct {
 	Name       string // unique for a user
 	Role       string
 	Hash       []byte
-	RateLimit  int // a minute; 0: the default, -1: none
+	Queues     []string // of remote tasks, for the role worker; nil: all
+	RateLimit  int      // a minute; 0: the default, -1: none
 	CreatedAt  time.Time
 	ExpiresAt  time.Time // zero: never
 	LastUsedAt time.Time // zero: never; kept to the minute
 }
 
-const tokenColumns = `id, user_id, name, role, hash, rate_limit, created_at, expires_at, last_used_at`
+const tokenColumns = `id, user_id, name, role, hash, rate_limit, created_at, expires_at, last_used_at, queues`
 
-const insertToken = `INSERT INTO tokens (id, user_id, name, role, hash, rate_limit, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING ` + tokenColumns
+const insertToken = `INSERT INTO tokens (id, user_id, name, role, hash, rate_limit, expires_at, queues) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING ` + tokenColumns
 
 func (k *Token) args() []any {
 	if k.ID.IsZero() {
 		k.ID = NewID()
 	}
-	return []any{dbID(k.ID), dbID(k.UserID), k.Name, k.Role, k.Hash, k.RateLimit, at(k.ExpiresAt)}
+	return []any{dbID(k.ID), dbID(k.UserID), k.Name, k.Role, k.Hash, k.RateLimit, at(k.ExpiresAt), k.Queues}
 }
 
 func scanToken(r pgx.Rows, k *Token) error {
-	return r.Scan((*dbID)(&k.ID), (*dbID)(&k.UserID), &k.Name, &k.Role, &k.Hash, &k.RateLimit, dbTime{&k.CreatedAt}, dbTime{&k.ExpiresAt}, dbTime{&k.LastUsedAt})
+	return r.Scan((*dbID)(&k.ID), (*dbID)(&k.UserID), &k.Name, &k.Role, &k.Hash, &k.RateLimit, dbTime{&k.CreatedAt}, dbTime{&k.ExpiresAt}, dbTime{&k.LastUsedAt}, &k.Queues)
 }
 
 // CreateToken stores a token; a zero ID is made. ErrConflict (field name) when the user has one of that name.

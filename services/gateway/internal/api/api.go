@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"flowplatform/services/gateway/internal/auth"
+	"flowplatform/services/gateway/internal/poll"
 	"flowplatform/services/gateway/internal/problem"
 	"flowplatform/services/gateway/internal/reply"
 	"flowplatform/services/gateway/internal/vault"
@@ -66,6 +67,11 @@ type Options struct {
 	Tell func(protocol.Control)
 	// Fleet is the leader's picture of what runs.
 	Fleet func(ctx context.Context) (live.Fleet, error)
+
+	// Polls are the requests of remote workers that wait. Polled notes a poll of a queue, LastPolls tells of the last ones.
+	Polls     *poll.Registry
+	Polled    func(queue string)
+	LastPolls func(ctx context.Context) map[string]time.Time
 
 	InternalToken    string
 	CredentialsToken string // of workers, that open credentials
@@ -127,6 +133,7 @@ func New(o Options) *API {
 	a.settingRoutes()
 	a.letterRoutes()
 	a.scheduleRoutes()
+	a.remoteRoutes()
 	a.docsRoutes()
 	a.router.Get("/healthz", o.Healthz)
 	a.router.Get("/readyz", o.Readyz)

@@ -64,15 +64,16 @@ type Step struct {
 
 // Wait is a wait of an execution, also after it was met.
 type Wait struct {
-	Node      string    `json:"node" doc:"Empty: the execution as a whole waits"`
-	Iteration string    `json:"iteration,omitempty"`
-	Kind      string    `json:"kind" enum:"timer,retry,signal,approval,children,remote,paused"`
-	Key       string    `json:"key,omitempty"`
-	Reason    string    `json:"reason"`
-	Since     time.Time `json:"since"`
-	Due       time.Time `json:"due,omitzero"`
-	Met       time.Time `json:"met,omitzero" doc:"Absent while it is open"`
-	Seconds   float64   `json:"seconds" doc:"How long it has lasted"`
+	Node      string          `json:"node" doc:"Empty: the execution as a whole waits"`
+	Iteration string          `json:"iteration,omitempty"`
+	Kind      string          `json:"kind" enum:"timer,retry,signal,approval,children,remote,paused"`
+	Key       string          `json:"key,omitempty"`
+	Reason    string          `json:"reason"`
+	Since     time.Time       `json:"since"`
+	Due       time.Time       `json:"due,omitzero"`
+	Met       time.Time       `json:"met,omitzero" doc:"Absent while it is open"`
+	Seconds   float64         `json:"seconds" doc:"How long it has lasted"`
+	Progress  json.RawMessage `json:"progress,omitempty" doc:"Of a remote task: what its worker said last"`
 }
 
 type executionOutput struct {
@@ -279,6 +280,9 @@ func (a *API) waits(ctx context.Context, in *IDRef) (*struct{ Body List[Wait] },
 			rows[i].Met = x.FinishedAt
 		}
 		out[i] = viewWait(&rows[i], a.o.Now().UTC())
+	}
+	if err := a.remoteWaits(ctx, x.ID, out); err != nil {
+		return nil, err
 	}
 	return &struct{ Body List[Wait] }{List[Wait]{Items: out}}, nil
 }

@@ -137,6 +137,9 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, role auth.Role) (*au
 			return nil, p
 		}
 	}
+	if role == auth.Worker && who.Role != auth.Worker && who.Role < auth.Operator {
+		return nil, problem.New(http.StatusForbidden, "this is for API tokens of the role worker, operators and administrators, and your role is %s", who.Role)
+	}
 	if who.Role < role {
 		return nil, problem.New(http.StatusForbidden, "this needs the role %s, and yours is %s", role, who.Role)
 	}

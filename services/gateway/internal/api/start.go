@@ -120,8 +120,14 @@ func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *aut
 	if a.o.Full() {
 		return nil, nil, nil, errFull()
 	}
+	body, leave, err = a.body(r, most)
+	return who, body, leave, err
+}
+
+// body reads a JSON body that may be large. leave must be called when the request is over, unless there is an error.
+func (a *API) body(r *http.Request, most int64) (body []byte, leave func(), err error) {
 	if ct := r.Header.Get("Content-Type"); ct != "" && !strings.Contains(ct, "json") {
-		return nil, nil, nil, notJSON(ct)
+		return nil, nil, notJSON(ct)
 	}
 	held := int64(0)
 	leave = func() { a.large.Release(held) }
@@ -147,9 +153,9 @@ func (a *API) gate(w http.ResponseWriter, r *http.Request, most int64) (who *aut
 	}
 	if err != nil {
 		leave()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return who, body, leave, nil
+	return body, leave, nil
 }
 
 // gated is a reader that must be let in before its first byte.

@@ -20,7 +20,8 @@ const tagTokens = "API tokens"
 type Token struct {
 	ID         string    `json:"id" format:"uuid"`
 	Name       string    `json:"name"`
-	Role       string    `json:"role" enum:"viewer,editor,operator,admin"`
+	Role       string    `json:"role" enum:"worker,viewer,editor,operator,admin"`
+	Queues     []string  `json:"queues,omitempty" doc:"Of the role worker: the queues of remote tasks that it may work on; absent: all"`
 	RateLimit  int       `json:"rateLimit" doc:"Requests a minute; 0: the default, -1: not limited"`
 	CreatedAt  time.Time `json:"createdAt"`
 	ExpiresAt  time.Time `json:"expiresAt,omitzero"`
@@ -36,7 +37,8 @@ type NewToken struct {
 type newTokenInput struct {
 	Body struct {
 		Name      string    `json:"name" minLength:"1" maxLength:"100" doc:"What it is for"`
-		Role      string    `json:"role,omitempty" enum:"viewer,editor,operator,admin" doc:"At most your own; yours if absent"`
+		Role      string    `json:"role,omitempty" enum:"worker,viewer,editor,operator,admin" doc:"At most your own; yours if absent. worker: nothing but the calls of remote workers; operators make such tokens"`
+		Queues    []string  `json:"queues,omitempty" maxItems:"100" doc:"With role worker: the queues of remote tasks that it may work on; absent: all"`
 		RateLimit int       `json:"rateLimit,omitempty" minimum:"-1" maximum:"10000000" doc:"Requests a minute; 0: the default, -1: not limited. Other than 0 only by administrators"`
 		ExpiresAt time.Time `json:"expiresAt,omitempty"`
 	}
@@ -53,7 +55,7 @@ type IDRef struct {
 }
 
 func viewToken(t *store.Token) Token {
-	return Token{ID: t.ID.String(), Name: t.Name, Role: t.Role, RateLimit: t.RateLimit, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt}
+	return Token{ID: t.ID.String(), Name: t.Name, Role: t.Role, Queues: t.Queues, RateLimit: t.RateLimit, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt}
 }
 
 func (a *API) tokenRoutes() {
@@ -92,12 +94,16 @@ func (a *API) createToken(ctx context.Context, in *newTokenInput) (*newTokenOutp
 	switch {
 	case role > who.Role:
 		return nil, problem.New(http.StatusForbidden, "a token can't have more than your own role, which is %s", who.Role)
+	case role == auth.Worker && who.Role < auth.Operator:
+		return nil, problem.New(http.StatusForbidden, "only operators and administrators make tokens for workers")
+	case role != auth.Worker && len(in.Body.Queues) > 0:
+		return nil, problem.Invalid("the token was not made", problem.Body("/queues", "role", "only tokens of the role worker have queues"))
 	case in.Body.RateLimit != 0 && who.Role < auth.Admin:
 		return nil, problem.New(http.StatusForbidden, "only administrators give tokens a rateLimit of their own")
 	case !in.Body.ExpiresAt.IsZero() && in.Body.ExpiresAt.Before(a.o.Now()):
 		return nil, problem.Invalid("the token would never be good", problem.Body("/expiresAt", "past", "this time is past"))
 	}
-	want := store.Token{UserID: who.User, Name: in.Body.Name, Role: role.String(), RateLimit: in.Body.RateLimit, ExpiresAt: in.Body.ExpiresAt}
+	want := store.Token{UserID: who.User, Name: in.Body.Name, Role: role.String(), Queues: in.Body.Queues, RateLimit: in.Body.RateLimit, ExpiresAt: in.Body.ExpiresAt}
 	for n := 2; ; n++ {
 		t, text, err := a.o.Accounts.NewToken(ctx, want)
 		if errors.Is(err, store.ErrConflict) && n <= 50 { // a machine that logs in once more uses the same name
@@ -107,7 +113,7 @@ func (a *API) createToken(ctx context.Context, in *newTokenInput) (*newTokenOutp
 		if err != nil {
 			return nil, err
 		}
-		a.note(ctx, "create", "token", t.ID.String(), map[string]any{"name": t.Name, "role": t.Role, "rateLimit": t.RateLimit})
+		a.note(ctx, "create", "token", t.ID.String(), map[string]any{"name": t.Name, "role": t.Role, "queues": t.Queues, "rateLimit": t.RateLimit})
 		return &newTokenOutput{CacheControl: "no-store", Body: NewToken{viewToken(&t), text}}, nil
 	}
 }

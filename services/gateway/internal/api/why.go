@@ -83,9 +83,12 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 			for i := range waits {
 				if waits[i].Met.IsZero() && waits[i].Node != "" {
 					out.Waits = append(out.Waits, viewWait(&waits[i], now))
-					add("waiting", "the step %s %s", waits[i].Node, waits[i].Reason)
 					out.Since = waits[i].Since
 				}
+			}
+			err = a.remoteWaits(ctx, x.ID, out.Waits)
+			for i := range out.Waits {
+				add("waiting", "the step %s %s", out.Waits[i].Node, out.Waits[i].Reason)
 			}
 		}
 	}

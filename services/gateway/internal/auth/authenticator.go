@@ -119,6 +119,7 @@ func (a *Authenticator) find(ctx context.Context, token string, hash digest) (*r
 			_ = a.db.TouchToken(ctx, t.ID) // for people; not worth an error
 		}
 		who.User, who.Token, who.TokenName, who.RateLimit, who.Role = t.UserID, t.ID, t.Name, t.RateLimit, ParseRole(t.Role)
+		who.Queues = t.Queues
 		who.key = "token:" + t.ID.String()
 	} else {
 		user, session, err := a.signer.read(token)
@@ -137,7 +138,11 @@ func (a *Authenticator) find(ctx context.Context, token string, hash digest) (*r
 		return nil, err
 	}
 	who.Email = u.Email
-	who.Role = min(who.Role, ParseRole(u.Role)) // never more than the user has now
+	if has := ParseRole(u.Role); who.Role == Worker && has < Operator {
+		who.Role = Nobody // who made it may not any more
+	} else {
+		who.Role = min(who.Role, has) // never more than the user has now
+	}
 	r.who = who
 	return r, nil
 }

@@ -8,13 +8,14 @@ type Role int
 // The roles.
 const (
 	Nobody   Role = iota
+	Worker        // works on remote tasks and does nothing else; of API tokens only, and not below the others: Operator may too
 	Viewer        // reads
 	Editor        // writes flows, starts executions
 	Operator      // cancels, retries, drains
 	Admin         // users
 )
 
-var roleNames = [...]string{"", "viewer", "editor", "operator", "admin"}
+var roleNames = [...]string{"", "worker", "viewer", "editor", "operator", "admin"}
 
 func (r Role) String() string { return roleNames[r] }
 
@@ -38,6 +39,8 @@ type Principal struct {
 	TokenName string
 	// Session is the login's family of refresh tokens; zero for API tokens.
 	Session protocol.ID
+	// Queues are those that a token of the role Worker may poll; nil: all.
+	Queues []string
 	// RateLimit is the token's own: requests a minute, 0 the default, -1 none.
 	RateLimit int
 
