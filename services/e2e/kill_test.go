@@ -30,6 +30,7 @@ func TestPlatform(t *testing.T) {
 		{"PostgreSQLRestarted", postgresRestarted},
 		{"WorkerFrozenPastItsLease", workerFrozen},
 		{"ConsulAndRedisAway", consulAndRedisAway},
+		{"RemoteWorkers", remoteWorkers},
 	} {
 		ok := t.Run(tc.name, func(t *testing.T) {
 			q := *p
