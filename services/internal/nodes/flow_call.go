@@ -49,7 +49,8 @@ func (x callFlow) Execute(ctx context.Context, c node.Call) (node.Result, error)
 	switch {
 	case err != nil:
 		return node.Result{}, &node.Error{Code: "no-answer", Retryable: true, Err: err, Message: fmt.Sprintf("no orchestrator has answered whether the flow %q was started: %v; the same call again starts it once", req.Flow, err)}
-	case answer.Stale:
+	case answer.Stale: // whoever ended the attempt, or asked for its end, ends this step too: it is no failure of the flow
+		<-ctx.Done()
 		return node.Result{}, &node.Error{Code: "stale", Message: "this execution was ended, or handed out again, while it called another: nothing was started"}
 	case answer.Refused != nil:
 		return node.Result{}, &node.Error{Code: answer.Refused.Code, Message: answer.Refused.Message, Data: answer.Refused.Data}

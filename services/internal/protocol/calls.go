@@ -58,7 +58,7 @@ func PlaceCall(ctx context.Context, tx Tx, req *CallRequest, child ID, insert fu
 		return Outcome{}, CallAnswer{}, fmt.Errorf("call: %w", err)
 	}
 	r, ok := b.rows[req.Execution]
-	if !ok || r.State != Running || r.Attempt != req.Attempt || r.Cancel != "" {
+	if !ok || r.State != Running || r.Attempt != req.Attempt || r.Cancel != "" && !r.Undoes { // what undoes may call too
 		return Outcome{}, CallAnswer{Stale: true}, nil
 	}
 	c := Call{Execution: r.ID, Node: req.Node, Iteration: req.Iteration, Retries: r.Retries, Child: child, Wait: req.Wait}

@@ -36,6 +36,10 @@ type Broken struct {
 	FireNoRow          bool // an instant that was fired may be fired again
 	FireUnfit          bool // a plan fires whatever its schedule has become
 	FireBlind          bool // a plan fires whatever the newest term is and whatever is due by now
+	SendWithoutKey     bool // a letter to whoever waits is sent without the lock on its key
+	SuspendBlind       bool // a suspend doesn't look for letters that came first
+	EndWithoutLetter   bool // an end leaves no letter: its caller is told beside it, once
+	WakeOldRow         bool // a wake is a bare UPDATE: it decides on the row as it was before the lock was had
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
@@ -57,9 +61,18 @@ func (b *Broken) wrap(t *txn) protocol.Tx {
 }
 
 func (x *brokenTx) Lock(ctx context.Context, ids []protocol.ID) ([]protocol.Row, error) {
+	seen := map[protocol.ID]protocol.State{}
+	for _, id := range ids {
+		if e := x.t.s.execution(id); e != nil {
+			seen[id] = e.row.State
+		}
+	}
 	rows, err := x.Tx.Lock(ctx, ids)
 	for i := range rows {
 		r := &rows[i]
+		if x.b.WakeOldRow && x.t.name == "letters" && r.State == protocol.Waiting && seen[r.ID] != protocol.Waiting {
+			r.State = seen[r.ID] // nothing is written of it: a letter that wakes nobody touches no row
+		}
 		x.lie(r)
 		switch {
 		case x.b.ClaimWaiting && x.t.name == "claims" && r.State == protocol.Waiting:
@@ -121,6 +134,7 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 		}
 	}
 	x.twist(c.Rows)
+	x.b.forget(c)
 	for i := range c.Rows {
 		c.Rows[i].Shard = indexOf(c.Rows[i].ID) % shards
 	}

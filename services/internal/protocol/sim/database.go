@@ -44,6 +44,7 @@ type execution struct {
 	result  *protocol.FinalResult
 	lock    rowLock
 
+	child       bool
 	callRetries int // of its parent when it was called
 
 	over      int64     // when its last attempt ended

@@ -253,6 +253,7 @@ func (s *Sim) start(h *host) {
 		h.server = o
 		s.spawn(h, o.serveSessions)
 		s.spawn(h, o.serveClaims)
+		s.spawn(h, o.serveCalls)
 		s.spawn(h, o.lead)
 		if len(s.db.scheds) > 0 {
 			s.spawn(h, o.fires)
@@ -265,6 +266,9 @@ func (s *Sim) start(h *host) {
 			if !s.db.execs[i].exists {
 				s.spawn(h, func(p *proc) { s.accept(p, i) })
 			}
+		}
+		for _, m := range s.sendings {
+			s.spawn(h, func(p *proc) { s.sends(p, m) })
 		}
 		s.spawn(h, s.tidy)
 		if len(s.db.scheds) > 0 && !s.quiet {

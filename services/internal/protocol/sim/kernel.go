@@ -74,6 +74,7 @@ type proc struct {
 	until int64
 	done  bool
 	tx    *txn
+	part  string // of the protocol that it plays now, for kills at its steps
 }
 
 func (s *Sim) spawn(h *host, fn func(p *proc)) *proc {
@@ -105,7 +106,14 @@ func (p *proc) pass() {
 }
 
 // step lets others go on.
-func (p *proc) step() { p.cond, p.until = nil, 0; p.pass() }
+func (p *proc) step() {
+	p.cond, p.until = nil, 0
+	if p.s.killing != nil && p.part != "" && p.s.killing(p) {
+		p.s.after(0, func() { p.s.kill(p.h, "killed in "+p.part) })
+		p.cond, p.until = func() bool { return false }, 1<<60
+	}
+	p.pass()
+}
 
 func (p *proc) sleep(d int64) { p.cond, p.until = nil, p.s.now+d; p.pass() }
 
@@ -287,18 +295,23 @@ type Sim struct {
 	runnable []*proc
 	wire     []parcel
 
-	db    database
-	tasks []*taskMessage
-	queue [shards]reportQueue
-	draws int64
-	world world
-	want  []int // executions that clients want accepted
+	db       database
+	tasks    []*taskMessage
+	queue    [shards]reportQueue
+	draws    int64
+	world    world
+	sendings []*sending
+	killing  func(*proc) bool // tells of a step whether its host dies in it
+	patience int64            // of waits for signals, in ticks; 0: they wait without an end
+	alone    bool             // follow-ups of collectors are all lost: the leader finds what they left
+
+	want []int // executions that clients want accepted
 }
 
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
-	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills int
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills, Posts, Swept, Children, Taken int
 }
 
 // Add sums two counts.

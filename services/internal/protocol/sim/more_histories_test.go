@@ -7,7 +7,7 @@ import (
 	"flowplatform/services/internal/protocol"
 )
 
-// H7 and H9 to H12. H8 needs children, and H7's race with a signal needs signals: neither is in the protocol yet.
+// H7 and H9 to H12; H7's race with a signal and H8 are in letters_test.go.
 
 // TestH7_TwoWakes: both orchestrators believe that they lead and see the same wait come due, and the one that wakes dies between commit and publish.
 func TestH7_TwoWakes(t *testing.T) {

@@ -15,6 +15,7 @@ type server struct {
 	h        *host
 	sessions []*request
 	claims   []*request
+	calls    []*request
 	batches  [shards][]*reportBatch
 }
 
@@ -26,7 +27,9 @@ type request struct {
 	runs     []int64
 	owned    []int64
 	claim    protocol.Claim
+	call     *protocol.CallRequest
 
+	called  protocol.CallAnswer
 	done    bool
 	answer  protocol.Answer
 	cancels []protocol.CancelOrder
@@ -57,6 +60,8 @@ func (s *Sim) rpc(p *proc, r *request) bool {
 	s.after(d, func() {
 		switch {
 		case !o.up || o.inst != inst:
+		case r.call != nil:
+			o.server.calls = append(o.server.calls, r)
 		case r.claim.Execution.IsZero():
 			o.server.sessions = append(o.server.sessions, r)
 		default:
@@ -191,7 +196,9 @@ func (o *server) collect(p *proc, k int) {
 			if b.epoch != q.epoch && q.held[b.epoch] == nil && s.r.IntN(3) == 0 {
 				break // sometimes it has noticed that the channel is gone
 			}
+			p.part = "collector"
 			out, err := c.Apply(bg, entries)
+			p.part = ""
 			if errors.Is(err, protocol.ErrComeBack) {
 				s.Counts.ComeBacks++
 				if b.epoch == q.epoch {
@@ -207,6 +214,9 @@ func (o *server) collect(p *proc, k int) {
 				s.Counts.Old++ // a zombie: its consumer has moved, its commit came through
 			}
 			protocol.HandOut(bg, store{p}, publisher{p}, out.HandOut) // what fails here is the reconciler's
+			if !s.alone && s.r.IntN(2) == 0 {                         // else the follow-up is lost
+				s.spawn(o.h, func(p *proc) { p.part = "follow-up"; s.post(p, out.Mail) })
+			}
 			break
 		}
 		p.step()
@@ -239,7 +249,16 @@ func (o *server) lead(p *proc) {
 			n, _ := rec.Unhanded(bg)
 			s.Counts.Reconciled += n
 		}
+		p.part = "timers"
 		rec.Due(bg, 2*time.Second)
+		p.part = ""
+		if s.r.IntN(3) == 0 {
+			p.part = "sweep"
+			out, found, _ := rec.Mail(bg, time.Second)
+			p.part = ""
+			s.Counts.Swept += found
+			s.post(p, out.Mail)
+		}
 		if s.r.IntN(3) == 0 {
 			rec.Overdue(bg)
 		}

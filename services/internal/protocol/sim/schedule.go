@@ -69,6 +69,7 @@ func Run(seed uint64, o Options) *Sim {
 	}
 	s.endings(o)
 	s.steered()
+	s.writeLetters()
 	s.r = rand.New(rand.NewPCG(seed, 1<<32+o.Order)) // from here on: the order of the steps
 	for _, h := range s.hosts {
 		s.start(h)

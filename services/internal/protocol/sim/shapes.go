@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flowplatform/services/internal/flow"
+	"flowplatform/services/internal/protocol"
 )
 
 // shape is a flow of the simulation. Its drawing: nodes in a row, [a|b] are parallel branches.
@@ -19,13 +20,15 @@ import (
 //	   then and is tried again        k  effect that kills its worker
 //	   (soon, or after a while)       g  effect of another pool
 //	u  effect that has z to undo it
+//	s  signal by a key                a  signal to the execution
+//	h  calls another, and waits for it
 //	(ep) a loop over rounds items, two at once, with these nodes inside
 type shape struct {
 	drawing string
 	program *flow.Program
 }
 
-var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "[(ee)|e]t(e)", "egpge", "[eg|te]g", "utpux", "[u|ux]e", "u(ue)tx"}
+var drawings = []string{"pepetepe", "ppe", "ptep", "[ee|pe]e", "[et|re]p", "rer", "pp", "[e|e|t]e", "tt", "[ex|pee]e", "[c|pe]oe", "veep", "p(epr)e", "(te)", "e(xep)", "sp", "[s|e]ae", "ehp", "[h|ea]p", "[(ee)|e]t(e)", "egpge", "[eg|te]g", "utpux", "[u|ux]e", "u(ue)tx"}
 
 // checkpointAfter is how many bytes of events a run of the simulation records before it makes a checkpoint.
 const checkpointAfter = 400
@@ -55,6 +58,9 @@ func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
 	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
 	if typ == "sim.each" {
 		return flow.NodeType{Type: typ, Version: 1, Kind: flow.KindContainer, Container: flow.Foreach}, true
+	}
+	if typ == "sim.signal" {
+		return flow.NodeType{Type: typ, Version: 1, Kind: flow.KindWait, Ports: func(map[string]any) []string { return []string{flow.PortMain, protocol.PortExpired} }}, true
 	}
 	k, ok := kinds[typ]
 	return flow.NodeType{Type: typ, Version: 1, Kind: k}, ok
@@ -86,6 +92,8 @@ func compile(drawing string) *flow.Program {
 				node.Type = "sim.pure"
 			case 't':
 				node.Type = "sim.timer"
+			case 's', 'a':
+				node.Type = "sim.signal"
 			default:
 				node.Type = "sim.effect"
 			}

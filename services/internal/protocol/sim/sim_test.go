@@ -142,6 +142,10 @@ func TestBroken(t *testing.T) {
 		"claim what is paused":              {ClaimPaused: true},
 		"retry without the attempt":         {RetrySameAttempt: true},
 		"resume without the attempt":        {ResumeSameAttempt: true},
+		"a letter without the key's lock":   {SendWithoutKey: true},
+		"a suspend that doesn't look":       {SuspendBlind: true},
+		"an end without its letter":         {EndWithoutLetter: true},
+		"a wake as a bare UPDATE":           {WakeOldRow: true},
 		"a pool that is never left":         {StayInPool: true},
 		"ends though it has to undo":        {EndUndoing: true},
 	} {

@@ -34,10 +34,9 @@ type place struct {
 }
 
 // compute is what pure and waiting nodes do.
-func (s *Sim) compute(cmd flow.Command) flow.Event {
+func (s *Sim) compute(exec int, cmd flow.Command) flow.Event {
 	if cmd.Kind == flow.KindWait {
-		due := s.time().Add(ticks(21 + s.n(100)))
-		return flow.Event{Type: flow.EventWaiting, Wait: &flow.Wait{Kind: flow.WaitTimer, Due: due, Reason: "a timer"}, At: s.time()}
+		return flow.Event{Type: flow.EventWaiting, Wait: s.opens(exec, cmd), At: s.time()}
 	}
 	return flow.Event{Type: flow.EventSucceeded, At: s.time()}
 }
@@ -201,6 +200,7 @@ func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 
 // ended checks an execution that succeeded: every step was recorded once, and every effect was made.
 func (s *Sim) ended() {
+	s.lettersEnded()
 	for i, e := range s.db.execs {
 		if !e.exists || !e.row.State.Final() {
 			continue
@@ -244,7 +244,8 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 	drawing := shapes()[e.shape].drawing
 	s.undone(i, e)
 	switch {
-	case e.row.State == protocol.Cancelled && e.cancelled:
+	case e.row.State == protocol.Cancelled && (e.cancelled || s.orphaned(e)):
+	case e.result != nil && e.result.Error != nil && e.result.Error.Code == "child-failed" && calls(drawing):
 	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !e.row.FinishedAt.Before(e.facts.Deadline):
 		s.Counts.TimedOut++
 	case e.row.State != protocol.Failed || e.result == nil || e.result.Error == nil:
