@@ -203,7 +203,7 @@ func (t *run) perform(actions []protocol.Action) {
 		a := &actions[i]
 		switch a.Op {
 		case protocol.DoExecute:
-			if text, paused := t.r.pausedType(a.Command.Type); paused {
+			if text, paused := t.r.pausedType(a.Command.Type); paused && !a.Command.Undo { // what is undone isn't held up
 				t.post(news{kind: newsHeld, key: a.Command.Key, text: text})
 			} else if a.Command.Kind == flow.KindEffect {
 				t.call(a.Command)
