@@ -99,7 +99,7 @@ func TestSchedulesWhileLeadersDie(t *testing.T) {
 		procs[victim].Kill()
 		procs[victim] = w.process(t, victim, keeping)
 		term, holder = w.leads(t, term, 30*time.Second)
-		more(15)
+		more(10)
 	}
 	for _, s := range schedules {
 		if _, err := gateway.ChangeSchedule(t.Context(), s.ID, -1, func(s *store.Schedule, _ time.Time) error { s.Paused = true; return nil }); err != nil {
@@ -109,8 +109,8 @@ func TestSchedulesWhileLeadersDie(t *testing.T) {
 	if got := w.sql(t, `SELECT count(*) FROM (SELECT due_at - lag(due_at) OVER (PARTITION BY schedule_id ORDER BY due_at) AS apart FROM fires) x WHERE apart <> interval '1 second'`); got != "0" {
 		t.Errorf("%s fires are not one second after the one before", got)
 	}
-	if got := w.sql(t, `SELECT count(*) FILTER (WHERE outcome <> 'started'), count(*) - count(DISTINCT execution_id), count(DISTINCT term) FROM fires`); got != "0|0|3" {
-		t.Errorf("not started, without an execution of its own, terms: %s", got)
+	if got := w.sql(t, `SELECT count(*) FILTER (WHERE outcome <> 'started'), count(*) - count(DISTINCT execution_id), count(DISTINCT term) >= 3 FROM fires`); got != "0|0|t" {
+		t.Errorf("not started, without an execution of its own, under three terms or more: %s", got)
 	}
 	if got := w.sql(t, fmt.Sprintf(`SELECT count(*) - (SELECT count(*) FROM fires) FROM executions WHERE flow_id = '%s'`, f.ID)); got != "0" {
 		t.Errorf("%s executions more than fires", got)
@@ -124,7 +124,7 @@ func TestSchedulesWhileLeadersDie(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d fires; late by (s): median %s, most while one led %s, most of all %s", fires(), w.sql(t, `SELECT round(extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY at - due_at))::numeric, 3) FROM fires`),
+	t.Logf("%d fires; late by (s): median %s, nine of ten at most %s, most of all %s", fires(), w.sql(t, `SELECT round(extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY at - due_at))::numeric, 3) FROM fires`),
 		w.sql(t, `SELECT round(extract(epoch FROM percentile_cont(0.9) WITHIN GROUP (ORDER BY at - due_at))::numeric, 3) FROM fires`), w.sql(t, `SELECT round(extract(epoch FROM max(at - due_at))::numeric, 3) FROM fires`))
 }
 
