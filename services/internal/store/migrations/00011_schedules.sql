@@ -14,14 +14,14 @@ CREATE INDEX fires_at ON fires (at);
 CREATE INDEX fires_started ON fires (schedule_id, due_at) WHERE execution_id IS NOT NULL; -- overlap: skipped fires may be many
 
 -- The gateway fires instants of the past when somebody asks (backfill), those too that were skipped, missed or refused; it deletes none. The leader moves a schedule on and does nothing else to it.
-GRANT INSERT, UPDATE ON fires TO flow_gateway;
+GRANT INSERT, UPDATE (execution_id, term, outcome, reason, missed, at) ON fires TO flow_gateway;
 REVOKE UPDATE ON schedules FROM flow_orchestrator;
 GRANT UPDATE (next_due) ON schedules TO flow_orchestrator;
 
 -- +goose Down
 REVOKE UPDATE (next_due) ON schedules FROM flow_orchestrator;
 GRANT UPDATE ON schedules TO flow_orchestrator;
-REVOKE INSERT, UPDATE ON fires FROM flow_gateway;
+REVOKE INSERT, UPDATE (execution_id, term, outcome, reason, missed, at) ON fires FROM flow_gateway;
 DROP INDEX fires_started, fires_at;
 ALTER TABLE fires DROP COLUMN reason, DROP COLUMN missed;
 DROP INDEX schedules_node_key;
