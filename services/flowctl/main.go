@@ -40,6 +40,7 @@ type commands struct {
 	Scaling    scalingCommand     `cmd:"" help:"How many workers there are, how many there should be, and why."`
 	Setting    settingCommand     `cmd:"" help:"Settings that can be changed while the platform runs: list, set."`
 	Deadletter deadletterCommand  `cmd:"" help:"What could not be processed: list, show, requeue, purge."`
+	Remote     remoteCommand      `cmd:"" help:"Workers of your own: list queues and tasks, make tokens."`
 	Schedule   scheduleCommand    `cmd:"" help:"Schedules: list, get, create, save, preview, pause, resume, backfill, fires, delete."`
 	Completion completionCommand  `cmd:"" help:"Print the script that completes flowctl's words in bash, zsh or fish."`
 	Dev        devCommand         `cmd:"" help:"The whole platform in this process, for trying flows out; Ctrl-C stops it."`
