@@ -22,6 +22,7 @@ type flowCommands struct {
 	Publish  flowPublish  `cmd:"" help:"Make a version the one that triggers and starts use."`
 	Pause    flowPause    `cmd:"" help:"Pause a flow: what is accepted waits."`
 	Resume   flowResume   `cmd:"" help:"Let a paused flow go on."`
+	Waits    flowWaits    `cmd:"" help:"Add up what its executions have waited for."`
 	Delete   flowDelete   `cmd:"" help:"Delete a flow."`
 	Validate flowValidate `cmd:"" help:"Check a flow document; every problem is listed."`
 	Test     flowTest     `cmd:"" help:"Run the tests of flows (*.test.yaml) on a platform of their own, or on --server."`

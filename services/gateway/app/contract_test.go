@@ -295,6 +295,7 @@ func TestEveryRouteWorks(t *testing.T) {
 	ok("startExecution", 202, `{"input": {"n": 1}}`, f.ID).into(t, &x)
 	ok("startBatch", 202, `{"inputs": [{"n": 1}, {"n": 2}]}`, f.ID)
 	ok("whyExecution", 200, nil, x.ID)
+	ok("flowWaits", 200, nil, f.ID)
 	b.finish(t, x.ID, []flow.Event{{Type: flow.EventSucceeded, Node: "set", Try: 1, Output: map[string]any{"n": 1}, At: time.Now(), Pure: true}})
 	c.with(t, "startExecution", 202, b.admin, `{"input": {"n": 3}}`, []string{"Idempotency-Key", "k"}, f.ID, "?wait=1ms")
 	ok("getExecution", 200, nil, x.ID)

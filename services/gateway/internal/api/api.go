@@ -120,6 +120,7 @@ func New(o Options) *API {
 	a.replayRoute()
 	a.bulkRoutes()
 	a.whyRoute()
+	a.limitRoutes()
 	a.signalRoutes()
 	a.approvalRoutes()
 	a.hookRoutes()

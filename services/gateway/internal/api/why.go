@@ -101,8 +101,9 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 // whyQueued tells the steps on the way to a worker apart.
 func (a *API) whyQueued(ctx context.Context, x *store.Execution, add func(code, format string, args ...any)) error {
 	if x.Hold != "" {
-		add("held", "it is held: %s", x.Hold)
-		return nil
+		if err := a.whyHeld(ctx, x, add); err != nil || x.Paused == "" {
+			return err
+		}
 	}
 	if x.Paused != "" {
 		add("paused", "it is paused: %s", x.Paused)
