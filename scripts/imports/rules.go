@@ -57,7 +57,7 @@ func theRules() rules {
 	pureStandard := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "maps", "math", "reflect", "slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8"}
 	return rules{
 		Pure: []purity{
-			{internal + "flow", nil, pureStandard, "the engine is a value: no I/O, no clock, no goroutine, no logger, no library"},
+			{internal + "flow", nil, append([]string{"crypto/sha256"}, pureStandard...), "the engine is a value: no I/O, no clock, no goroutine, no logger, no library"},
 			{internal + "protocol", []string{internal + "flow"}, append([]string{"context", "crypto/sha256", "encoding/binary", "encoding/hex", "hash/fnv", "maps"}, pureStandard...), "the protocol's rules run in the simulator too"},
 			{internal + "protocol/sim", []string{internal + "flow", internal + "protocol"}, append([]string{"context", "encoding/binary", "iter", "maps", "math/rand/v2", "sync"}, pureStandard...), "what the simulator runs must be the protocol itself, and a schedule follows from its seed"},
 		},
