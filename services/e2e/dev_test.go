@@ -153,6 +153,12 @@ func TestDevKilled(t *testing.T) {
 	}
 	t.Logf("%d calls, %d of them repeated one in flight", c.Calls, c.Repeated)
 
+	testkit.Eventually(t, 30*time.Second, "the leader's picture shows the worker", func() error {
+		if out, err := d.run("worker", "list", "-o", "json"); err != nil || !strings.Contains(out, `"ready"`) {
+			return fmt.Errorf("%w %s", err, out)
+		}
+		return nil
+	})
 	d.refusals(t)
 	if !d.proc.Terminate(60*time.Second) || d.proc.Err() != nil {
 		t.Fatalf("it didn't end in order: %v", d.proc.Err())

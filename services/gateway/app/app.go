@@ -144,7 +144,7 @@ func (a *App) build() error {
 		Vault: sealer, Dial: nodes.HTTPOptions{DenyPrivate: a.o.DenyPrivate, DenyLoopback: a.o.DenyLoopback}.DialContext,
 		Submit: a.submit, Full: a.handOut.Full, HandOut: a.handOut.Take, Shards: func() int { return int(a.shards.Load()) }, Limit: limiter.Allow, RateLimit: a.o.APIRateLimit, Origins: origins, Catalogue: catalogue,
 		Follow: a.wakes.take, InternalToken: a.o.InternalToken, CredentialsToken: cmp.Or(a.o.CredentialsToken, a.o.InternalToken), Healthz: a.health.Healthz, Readyz: a.health.Readyz, TrustedProxies: proxies,
-		Tell: a.follow.tell, Fleet: a.live.GetFleet, Polls: a.polls, Polled: seen.note, LastPolls: seen.last,
+		Tell: a.follow.tell, Fleet: a.fleet(), Polls: a.polls, Polled: seen.note, LastPolls: seen.last,
 		Log: a.component("api"), Registerer: a.registry, Now: time.Now,
 	})
 	return nil

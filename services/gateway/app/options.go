@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
+	"flowplatform/services/internal/live"
 )
 
 // Options of a gateway, read from its environment.
@@ -31,7 +33,8 @@ type Options struct {
 	UnhandedLimit      int    `env:"ACCEPT_UNHANDED_LIMIT" envDefault:"50000" min:"1" max:"100000" desc:"accepted executions that may wait for RabbitMQ before new ones are refused with 503"`
 
 	// What no environment sets: flowctl dev has the three services in one process.
-	Broker broker.Server // nil: RabbitMQ
+	Broker broker.Server                             // nil: RabbitMQ
+	Fleet  func(context.Context) (live.Fleet, error) // the leader's picture; nil: from Redis
 }
 
 // proxies reads TrustedProxies, and checks what tags can't.

@@ -1,10 +1,12 @@
 package app
 
 import (
+	"context"
 	"time"
 
 	"flowplatform/services/internal/broker"
 	"flowplatform/services/internal/env"
+	"flowplatform/services/internal/live"
 	"flowplatform/services/internal/settings"
 )
 
@@ -28,6 +30,7 @@ type Options struct {
 	AuditRetention     time.Duration `env:"AUDIT_RETENTION" envDefault:"8760h" min:"2160h" max:"876000h" desc:"how long the audit is kept, 90 days at least"`
 
 	// What no environment sets: flowctl dev has the three services in one process.
-	Broker broker.Server // nil: RabbitMQ
-	Alone  bool          // it leads without Consul: the only orchestrator there can be
+	Broker broker.Server                           // nil: RabbitMQ
+	Show   func(context.Context, live.Fleet) error // shows the leader's picture; nil: by Redis
+	Alone  bool                                    // it leads without Consul: the only orchestrator there can be
 }

@@ -151,6 +151,7 @@ type services struct {
 	keys    secrets
 	logFile io.Writer
 	broker  *memory.Server
+	picture picture
 	p       *Platform
 }
 
@@ -173,7 +174,7 @@ func (s *services) start(ctx context.Context) error {
 	if err := s.options(&oo, "flow_orchestrator", "PORT=0", "INSTANCE_ID=dev", "AUTO_SCALING_ENABLED=false", "MIN_WORKERS=1", "MAX_WORKERS=1"); err != nil {
 		return err
 	}
-	oo.Broker, oo.Alone = s.broker, true
+	oo.Broker, oo.Alone, oo.Show = s.broker, true, s.picture.show
 	log, err := s.log("orchestrator")
 	if err != nil {
 		return err
@@ -219,7 +220,7 @@ func (s *services) startGateway(ctx context.Context) error {
 	if err := s.options(&o, "flow_gateway", "PORT="+strconv.Itoa(s.o.Port), "JWT_SECRET="+s.keys.JWT, "CREDENTIALS_KEY="+s.keys.CredentialsKey, "API_RATE_LIMIT=1000000", "DATABASE_POOL_SIZE=12"); err != nil {
 		return err
 	}
-	o.Broker = s.broker
+	o.Broker, o.Fleet = s.broker, s.picture.see
 	log, err := s.log("gateway")
 	if err != nil {
 		return err
