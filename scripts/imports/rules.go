@@ -54,7 +54,7 @@ func theRules() rules {
 		users    = internal + "nodes"              // sql.query, redis.command and amqp.publish: what store, live and broker know is the platform's own schema, keys and topology
 	)
 	// What computes and reaches nowhere. time is here for its types; who calls time.Now would be found by the tests that compute everything twice.
-	pureStandard := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "maps", "math", "reflect", "slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8"}
+	pureStandard := []string{"bytes", "cmp", "crypto/sha256", "encoding/json", "errors", "fmt", "maps", "math", "reflect", "slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8"}
 	return rules{
 		Pure: []purity{
 			{internal + "flow", nil, append([]string{"crypto/sha256"}, pureStandard...), "the engine is a value: no I/O, no clock, no goroutine, no logger, no library"},

@@ -105,16 +105,16 @@ func (t *tx) duplicate(ctx context.Context, e *NewExecution) (Inserted, error) {
 // insertPlaced inserts those that have a place of their own, and notes what became of the others.
 func (t *tx) insertPlaced(ctx context.Context, rows []NewExecution, at []int, placed []protocol.Place, out []Inserted) error {
 	own := make([]*NewExecution, 0, len(placed))
-	var refused, merged, into []protocol.ID
+	refused, merged := false, false
 	for k, p := range placed {
 		e, o := &rows[at[k]], &out[at[k]]
 		switch {
 		case p.Refused != nil:
 			o.Refused = refusal(p.Refused)
-			refused = append(refused, e.ID)
+			refused = true
 		case !p.Into.IsZero():
 			o.Merged, o.ID = true, p.Into
-			merged, into = append(merged, e.ID), append(into, p.Into)
+			merged = true
 		default:
 			e.Hold, e.Limited = p.Hold, len(e.Limits) > 0
 			own = append(own, e)
@@ -122,12 +122,12 @@ func (t *tx) insertPlaced(ctx context.Context, rows []NewExecution, at []int, pl
 		e.ended = p.Ended != ""
 		o.Ended = e.ended
 	}
-	if len(refused) > 0 {
+	if refused {
 		if _, err := t.conn.Exec(ctx, `DELETE FROM idempotency_keys k USING unnest($1::text[], $2::text[]) AS u (scope, key) WHERE k.scope = u.scope AND k.key = u.key`, keyColumns(rows, at, placed)...); err != nil {
 			return err
 		}
 	}
-	if len(merged) > 0 {
+	if merged {
 		for k, p := range placed {
 			if key := rows[at[k]].IdempotencyKey; !p.Into.IsZero() && key.Key != "" {
 				if _, err := t.conn.Exec(ctx, `UPDATE idempotency_keys SET execution_id = $3 WHERE scope = $1 AND key = $2`, key.Scope, key.Key, dbID(p.Into)); err != nil {
