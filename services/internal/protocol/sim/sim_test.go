@@ -100,7 +100,7 @@ func TestShrink(t *testing.T) {
 		if s.Violation != full.Violation {
 			t.Errorf("the shrunk schedule shows %q, not %q", s.Violation, full.Violation)
 		}
-		if s.Counts.Faults > 3 || len(s.want) > 3 {
+		if s.Counts.Faults > 3 || len(s.want) > 2 {
 			t.Errorf("too much is left")
 		}
 		return
