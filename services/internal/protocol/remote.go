@@ -294,8 +294,10 @@ func endRemote(ctx context.Context, tx Tx, e RemoteEnd, as RemoteOutcome, sum []
 		return Outcome{}, RemoteTask{}, SaidUnknown, nil
 	}
 	t := found[0]
-	if e.Error != nil {
-		e.Error.Node = t.Node
+	if e.Error != nil { // a copy: whoever calls may say the same end again, and its digest is of what was said
+		f := *e.Error
+		f.Node = t.Node
+		e.Error = &f
 	}
 	l := Letter{ID: t.ID, Project: t.Project, Execution: t.Execution, Kind: flow.WaitRemote, Key: t.ID.String(), Output: e.Output, OutputRef: e.OutputRef, Error: e.Error, Sender: t.Worker, Once: true}
 	b, d, err := deliver(ctx, tx, []Letter{l})

@@ -122,9 +122,11 @@ func remoteTasks(t *testing.T, s *suite) {
 		t.Fatal(err)
 	}
 	s.poll(t, "mail", "w", 1)
-	if out := s.finish(t, protocol.RemoteEnd{Task: task, Lease: 1, Error: &flow.Failure{Code: "no-paper", Message: "out of paper", Retryable: true}}, protocol.SaidDone); len(out.HandOut) != 0 {
+	failed := protocol.RemoteEnd{Task: task, Lease: 1, Error: &flow.Failure{Code: "no-paper", Message: "out of paper", Retryable: true}}
+	if out := s.finish(t, failed, protocol.SaidDone); len(out.HandOut) != 0 {
 		t.Fatalf("an execution that runs was handed out: %v", out.HandOut)
 	}
+	s.finish(t, failed, protocol.SaidDone) // again, by whoever has no answer
 	w.Open = nil
 	if _, err := s.apply(t, protocol.Entry{Kind: protocol.EntrySuspend, Execution: ids[1], Attempt: 1, Seq: 2, Base: 1, Waits: []protocol.WaitEntry{w}}); err != nil {
 		t.Fatal(err)
