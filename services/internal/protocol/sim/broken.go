@@ -40,6 +40,9 @@ type Broken struct {
 	SuspendBlind       bool // a suspend doesn't look for letters that came first
 	EndWithoutLetter   bool // an end leaves no letter: its caller is told beside it, once
 	WakeOldRow         bool // a wake is a bare UPDATE: it decides on the row as it was before the lock was had
+	RemoteBlind        bool // a completion doesn't look at its lease
+	RemoteAgain        bool // a poll doesn't look whether a task has ended
+	RemoteApart        bool // the end of a remote task and its letter are committed one after the other
 	KeepGone           bool // a renewal's word that an attempt is over is not heard
 }
 
@@ -135,6 +138,7 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 	}
 	x.twist(c.Rows)
 	x.b.forget(c)
+	c = x.apart(c)
 	for i := range c.Rows {
 		c.Rows[i].Shard = indexOf(c.Rows[i].ID) % shards
 	}

@@ -80,6 +80,8 @@ type txn struct {
 	dead   bool
 	at     int64
 	claims []protocol.Claim // what it decides on, for Broken.ClaimBySession
+	speaks int              // the lease whose word it takes, for Broken.RemoteBlind
+	late   *protocol.Letter // that comes in a transaction of its own, for Broken.RemoteApart
 }
 
 func (t *txn) release() {

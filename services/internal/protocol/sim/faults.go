@@ -261,6 +261,8 @@ func (s *Sim) start(h *host) {
 		for k := range shards {
 			s.spawn(h, func(p *proc) { o.collect(p, k) })
 		}
+	case 'm':
+		s.spawn(h, s.polls)
 	case 'g': // what clients ask again: an accept that they have no answer to
 		for _, i := range s.want {
 			if !s.db.execs[i].exists {

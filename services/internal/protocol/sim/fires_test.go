@@ -4,46 +4,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 )
-
-func sweepFires(o Options, from uint64, n int, stopAtFirst bool) (map[uint64]*Sim, Counts) {
-	var mu sync.Mutex
-	bad, total := map[uint64]*Sim{}, Counts{}
-	var wg sync.WaitGroup
-	next := make(chan uint64)
-	for range 2 {
-		wg.Go(func() {
-			for seed := range next {
-				s := RunFires(seed, o)
-				mu.Lock()
-				total.Add(s.Counts)
-				if s.Violation != "" {
-					bad[seed] = s
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	for i := range n {
-		mu.Lock()
-		enough := stopAtFirst && len(bad) > 0
-		mu.Unlock()
-		if enough {
-			break
-		}
-		next <- from + uint64(i)
-	}
-	close(next)
-	wg.Wait()
-	return bad, total
-}
 
 // Two leaders with terms, unknown commits, pauses of hosts, backfills beside: every instant is fired once.
 func TestFires(t *testing.T) {
 	n := max(*seeds/10, 50)
-	bad, total := sweepFires(Options{}, *first, n, false)
+	bad, total := sweepOf(RunFires, Options{}, *first, n, false)
 	t.Logf("%d seeds: %d fires, %d plans dropped, %d fenced, %d backfills, %d unknown commits, %d deaths", n, total.Fires, total.FiresDropped, total.FiresFenced, total.Backfills, total.UnknownCommits, total.Deaths)
 	for _, seed := range slices.Sorted(maps.Keys(bad))[:min(1, len(bad))] {
 		s := RunFires(seed, Options{Tracing: true})
@@ -62,7 +29,7 @@ func TestFiresBroken(t *testing.T) {
 		"leaders of the past, with what was due for them": {FireBlind: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad, _ := sweepFires(Options{Broken: b}, 1, 5000, true)
+			bad, _ := sweepOf(RunFires, Options{Broken: b}, 1, 5000, true)
 			for seed, s := range bad {
 				t.Logf("seed %d: %s: %s", seed, s.Violation, s.Detail)
 				if !strings.HasPrefix(s.Violation, "16") {

@@ -301,6 +301,7 @@ type Sim struct {
 	draws    int64
 	world    world
 	sendings []*sending
+	remote   remoteWorld
 	killing  func(*proc) bool // tells of a step whether its host dies in it
 	patience int64            // of waits for signals, in ticks; 0: they wait without an end
 	alone    bool             // follow-ups of collectors are all lost: the leader finds what they left
@@ -311,7 +312,8 @@ type Sim struct {
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
-	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills, Posts, Swept, Children, Taken int
+	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills, Posts, Swept, Children, Taken,
+	RemoteLeases, RemoteEnds, RemoteRefused, RemoteLost, RemoteExpired int
 }
 
 // Add sums two counts.

@@ -26,6 +26,8 @@ const childShape = "ptep"
 // opens is the wait that a node opens.
 func (s *Sim) opens(exec int, cmd flow.Command) *flow.Wait {
 	switch cmd.Key.Node[0] {
+	case 'm', 'q':
+		return s.opensRemote(exec, cmd)
 	case 's', 'a':
 		w := &flow.Wait{Kind: flow.WaitSignal, Key: s.signalKey(exec, cmd.Key.Node), Reason: "a signal"}
 		if s.patience > 0 {

@@ -262,5 +262,6 @@ func (o *server) lead(p *proc) {
 		if s.r.IntN(3) == 0 {
 			rec.Overdue(bg)
 		}
+		s.lost(p, rec)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"flowplatform/services/internal/flow"
 	"flowplatform/services/internal/protocol"
@@ -99,8 +100,12 @@ func (db *database) takeRemote(c *protocol.Changes, s *Sim) {
 		}
 	}
 	for _, h := range c.RemoteHeld {
-		if r := db.remoteTask(h.ID); r.Ended.IsZero() {
+		r := db.remoteTask(h.ID)
+		switch {
+		case r.Ended.IsZero():
 			r.Lease, r.Worker, r.Until, r.Seen, r.Progress = h.Lease, h.Worker, h.Until, h.Seen, h.Progress
+		case r.Outcome != protocol.RemoteExpired && r.Outcome != protocol.RemoteCancelled: // these take no lock here
+			s.fail("18 handed out after its end", "E%d %s %s, lease %d", indexOf(r.Execution), r.Node, r.Outcome, h.Lease)
 		}
 	}
 	end := func(id protocol.ID, e protocol.RemoteTask) {
@@ -121,5 +126,46 @@ func (db *database) takeRemote(c *protocol.Changes, s *Sim) {
 				end(id, protocol.RemoteTask{Ended: s.time(), Outcome: protocol.RemoteCancelled})
 			}
 		}
+		e.waits = slices.DeleteFunc(e.waits, func(w protocol.OpenWait) bool { return w.Kind == flow.WaitRemote && w.Met.IsZero() }) // closed: a retry opens another
 	}
+	if len(db.remote) > 0 && s.remote.met != nil {
+		s.remoteCommitted(c)
+	}
+}
+
+// RemoteTasks believes whatever lease speaks (Broken.RemoteBlind).
+func (x *brokenTx) RemoteTasks(ctx context.Context, ids []protocol.ID, lock bool) ([]protocol.RemoteTask, error) {
+	out, err := x.Tx.RemoteTasks(ctx, ids, lock)
+	for i := range out {
+		if x.b.RemoteBlind && x.t.name == "remote" {
+			out[i].Lease = x.t.speaks
+		}
+	}
+	return out, err
+}
+
+// apart leaves what an end does beside the task's row to a later transaction (Broken.RemoteApart).
+func (x *brokenTx) apart(c *protocol.Changes) *protocol.Changes {
+	if !x.b.RemoteApart || x.t.name != "remote" || len(c.RemoteEnded) == 0 {
+		return c
+	}
+	l := c.Posted[0]
+	x.t.late = &protocol.Letter{ID: l.ID, Project: l.Project, Execution: l.Execution, Kind: l.Kind, Key: l.Key, Output: l.Output, Error: l.Error, Sender: l.Sender, Once: true}
+	return &protocol.Changes{RemoteEnded: c.RemoteEnded}
+}
+
+// FreeRemote gives what was leased and has ended, too (Broken.RemoteAgain).
+func (x *brokenTx) FreeRemote(ctx context.Context, project protocol.ID, queue string, limit int) ([]protocol.RemoteTask, error) {
+	out, err := x.Tx.FreeRemote(ctx, project, queue, limit)
+	if err != nil || !x.b.RemoteAgain {
+		return out, err
+	}
+	for _, r := range x.t.s.db.remote {
+		if r.Outcome == protocol.RemoteCompleted && len(out) < limit {
+			again := r.RemoteTask
+			again.Ended, again.Until = time.Time{}, time.Time{}
+			out = append(out, again)
+		}
+	}
+	return out, nil
 }

@@ -22,6 +22,7 @@ import (
 //	u  effect that has z to undo it
 //	s  signal by a key                a  signal to the execution
 //	h  calls another, and waits for it
+//	m  remote task                    q  remote task with a timeout that is tried again
 //	(ep) a loop over rounds items, two at once, with these nodes inside
 type shape struct {
 	drawing string
@@ -46,7 +47,7 @@ func isEffect(c rune) bool { return strings.ContainsRune("ercovxkguz", c) }
 
 var shapes = sync.OnceValue(func() []shape {
 	var out []shape
-	for _, d := range slices.Concat(drawings, poisonous) {
+	for _, d := range slices.Concat(drawings, poisonous, remoteDrawings) {
 		out = append(out, shape{d, compile(d)})
 	}
 	return out
@@ -55,7 +56,7 @@ var shapes = sync.OnceValue(func() []shape {
 type types struct{}
 
 func (types) Lookup(typ string, _ int) (flow.NodeType, bool) {
-	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait}
+	kinds := map[string]flow.Kind{"trigger.manual": flow.KindTrigger, "sim.pure": flow.KindPure, "sim.effect": flow.KindEffect, "sim.timer": flow.KindWait, "sim.remote": flow.KindWait}
 	if typ == "sim.each" {
 		return flow.NodeType{Type: typ, Version: 1, Kind: flow.KindContainer, Container: flow.Foreach}, true
 	}
@@ -94,6 +95,8 @@ func compile(drawing string) *flow.Program {
 				node.Type = "sim.timer"
 			case 's', 'a':
 				node.Type = "sim.signal"
+			case 'm', 'q':
+				node.Type = "sim.remote"
 			default:
 				node.Type = "sim.effect"
 			}
@@ -108,6 +111,9 @@ func compile(drawing string) *flow.Program {
 			}
 			if c == 'r' || c == 'o' { // the second try comes soon, in memory; the third after a suspend
 				node.Retry = &flow.Retry{MaxAttempts: 6, Backoff: "exponential", InitialDelay: flow.Duration(600 * time.Millisecond), MaxDelay: flow.Duration(4 * time.Second)}
+			}
+			if c == 'q' {
+				node.Timeout, node.Retry = flow.Duration(ticks(remoteTimeout)), remoteRetry
 			}
 			if c == 'u' { // z is in no drawing
 				node.Compensate = fmt.Sprintf("z%d", n)
@@ -166,7 +172,7 @@ func effectsOf(shape int) []string {
 		n++
 		if c == '(' { // a round in which an effect fails for good is passed over, and what would come after it with it
 			inside = true
-			failing = strings.Contains(drawing[i:i+strings.IndexByte(drawing[i:], ')')], "x")
+			failing = strings.ContainsAny(drawing[i:i+strings.IndexByte(drawing[i:], ')')], "xmq")
 		}
 		for i := range rounds {
 			switch {

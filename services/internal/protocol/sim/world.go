@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"flowplatform/services/internal/flow"
@@ -252,6 +253,7 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 		s.fail("10 ended without a reason", "E%d %s %s: %+v", i, drawing, e.row.State, e.result)
 	case e.result.Error.Code == "poison" && e.row.Deaths >= protocol.PoisonDeaths:
 	case e.result.Error.Code == "sim-final" && strings.Contains(drawing, "x"):
+	case remote(drawing) && slices.Contains([]string{"sim-remote", "remote-lost", "timeout"}, e.result.Error.Code):
 	case e.result.Error.Code == "refused-value" && strings.Contains(drawing, "v"):
 	default:
 		s.fail("10 failed", "E%d %s: %+v", i, drawing, e.result.Error)
