@@ -31,6 +31,7 @@ func TestPlatform(t *testing.T) {
 		{"WorkerFrozenPastItsLease", workerFrozen},
 		{"ConsulAndRedisAway", consulAndRedisAway},
 		{"RemoteWorkers", remoteWorkers},
+		{"LimitsOverKills", limitsOverKills},
 	} {
 		ok := t.Run(tc.name, func(t *testing.T) {
 			q := *p
