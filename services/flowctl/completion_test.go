@@ -20,7 +20,7 @@ func TestCompletion(t *testing.T) {
 	t.Setenv("FLOW_TOKEN", "secret")
 	for _, tc := range []struct{ words, want string }{
 		{"ex", "execution"},
-		{"flow ", "apply delete get list pause publish resume test validate versions"},
+		{"flow ", "apply delete get list pause publish resume test validate versions waits"},
 		{"flow apply --d", "--draft"},
 		{"-o ", "json table"},
 		{"--output = j", "json"},

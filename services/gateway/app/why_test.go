@@ -63,9 +63,13 @@ func TestWhy(t *testing.T) {
 		}
 		return nil
 	})
-	sql(`UPDATE executions SET hold = 'paused by ada' WHERE id = '%s'`)
+	sql(`UPDATE executions SET hold = 'rate' WHERE id = '%s'`)
 	is("held")
-	sql(`UPDATE executions SET hold = '', handed = 0 WHERE id = '%s'`)
+	sql(`UPDATE executions SET paused = 'by ada' WHERE id = '%s'`)
+	is("held paused")
+	sql(`UPDATE executions SET hold = '' WHERE id = '%s'`)
+	is("paused")
+	sql(`UPDATE executions SET paused = '', handed = 0 WHERE id = '%s'`)
 	is("not-handed no-worker")
 	session := store.NewID()
 	txn(func(ctx context.Context, tx protocol.Tx) error {

@@ -85,14 +85,14 @@ type Settings struct {
 // Concurrency limits how many executions with the same key run at once.
 type Concurrency struct {
 	Key     string `json:"key,omitempty"` // expression over the input
-	Limit   int    `json:"limit"`
+	Limit   int    `json:"limit,omitempty"`
 	OnLimit string `json:"onLimit,omitempty"` // "queue" (default), "reject", "cancel_oldest", "cancel_newest"
 }
 
 // Rate limits how many executions with the same key start in a time.
 type Rate struct {
 	Key   string   `json:"key,omitempty"`
-	Limit int      `json:"limit"`
+	Limit int      `json:"limit,omitempty"`
 	Per   Duration `json:"per"`
 }
 

@@ -65,6 +65,7 @@ func (a *API) whyHeld(ctx context.Context, x *store.Execution, add func(code, fo
 	if err != nil {
 		return err
 	}
+	known := false
 	for i := range waits {
 		w := &waits[i]
 		if w.Node != "" || !w.Met.IsZero() || w.Kind != x.Hold {
@@ -74,11 +75,15 @@ func (a *API) whyHeld(ctx context.Context, x *store.Execution, add func(code, fo
 		if !w.Due.IsZero() {
 			until = "; it goes on at " + w.Due.UTC().Format(time.RFC3339Nano)
 		}
+		known = true
 		add("held", "it is held by %s since %s: %s%s", w.Kind, w.Since.UTC().Format(time.RFC3339), w.Reason, until)
 	}
 	slots, err := a.o.DB.WaitingSlots(ctx, x.ID)
 	if err != nil {
 		return err
+	}
+	if !known && len(slots) == 0 { // it is on its way out of the hold, or into it
+		add("held", "it is held by %s", x.Hold)
 	}
 	for _, s := range slots {
 		holders := make([]string, len(s.Holders))
