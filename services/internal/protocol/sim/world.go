@@ -247,7 +247,7 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 	switch {
 	case e.row.State == protocol.Cancelled && (e.cancelled || s.orphaned(e)):
 	case e.result != nil && e.result.Error != nil && e.result.Error.Code == "child-failed" && calls(drawing):
-	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !e.row.FinishedAt.Before(e.facts.Deadline):
+	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !epoch.Add(ticks(e.over)).Before(e.facts.Deadline): // FinishedAt is older: from before the row's lock was had
 		s.Counts.TimedOut++
 	case e.row.State != protocol.Failed || e.result == nil || e.result.Error == nil:
 		s.fail("10 ended without a reason", "E%d %s %s: %+v", i, drawing, e.row.State, e.result)
