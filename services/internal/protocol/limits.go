@@ -169,8 +169,13 @@ func (b *batch) free(ctx context.Context, tx Tx) error {
 		switch r := b.rows[id]; {
 		case !r.Limited:
 		case r.State.Final():
+			if r.Hold == HoldDebounce { // what came together is its input, should it be retried
+				b.limits().Released = append(b.limits().Released, id)
+			}
+			r.Hold = ""
 			ended = append(ended, id)
 		case b.ended[id]:
+			r.Hold = "" // debounce and rate are behind it
 			back = append(back, id)
 		}
 	}

@@ -401,3 +401,38 @@ func TestConcurrencyRaces(t *testing.T) {
 		t.Fatalf("%s; %s", got, p.over)
 	}
 }
+
+// What was cancelled while starts with its key still came goes on when it is retried: with all that had been collected, and with nothing left to wait for.
+func TestRetryOfADebounce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	row := func(input string) NewExecution {
+		e := limitedRow(protocol.Limit{Kind: protocol.HoldDebounce, Key: "debounce/retried", Value: "retried", Delay: time.Hour, Longest: 2 * time.Hour, Collect: true})
+		e.Input = json.RawMessage(input)
+		return e
+	}
+	first := []NewExecution{row(`1`)}
+	b.insertLimited(t, first...)
+	b.insertLimited(t, row(`2`))
+	id := first[0].ID
+	if err := b.db.Txn(t.Context(), "cancel", func(tx protocol.Tx) error {
+		_, err := protocol.Cancel(t.Context(), tx, []protocol.ID{id}, protocol.Cancelled)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if done := b.insertLimited(t, row(`3`)); done[0].Merged {
+		t.Fatal("a start became part of what was cancelled")
+	}
+	var out protocol.Outcome
+	if err := b.db.Txn(t.Context(), "retry", func(tx protocol.Tx) (err error) {
+		out, _, err = protocol.Retry(t.Context(), tx, []protocol.ID{id})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	x, err := b.db.ExecutionByID(t.Context(), id)
+	if err != nil || x.Hold != "" || string(x.Input) != `[1,2]` || len(out.HandOut) != 1 {
+		t.Fatalf("held %q, input %s, handed out %v, %v", x.Hold, x.Input, out.HandOut, err)
+	}
+}

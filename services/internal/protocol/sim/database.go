@@ -51,6 +51,7 @@ type execution struct {
 	cancelled bool      // a user asked for it
 	blind     int       // newest attempt of which a confirmed report was lost, or refused by the database
 	restarted time.Time // when its deadline began anew
+	input     []int     // starts that it runs for
 	fresh     int       // attempt that the last retry took back: what failed up to it is as if it had not been tried
 }
 

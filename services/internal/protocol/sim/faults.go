@@ -258,6 +258,9 @@ func (s *Sim) start(h *host) {
 		if len(s.db.scheds) > 0 {
 			s.spawn(h, o.fires)
 		}
+		if len(s.arrivals) > 0 {
+			s.spawn(h, o.admits)
+		}
 		for k := range shards {
 			s.spawn(h, func(p *proc) { o.collect(p, k) })
 		}
@@ -267,6 +270,11 @@ func (s *Sim) start(h *host) {
 		for _, i := range s.want {
 			if !s.db.execs[i].exists {
 				s.spawn(h, func(p *proc) { s.accept(p, i) })
+			}
+		}
+		for _, a := range s.arrivals {
+			if !a.answered {
+				s.spawn(h, func(p *proc) { s.insists(p, a) })
 			}
 		}
 		for _, m := range s.sendings {

@@ -306,14 +306,16 @@ type Sim struct {
 	patience int64            // of waits for signals, in ticks; 0: they wait without an end
 	alone    bool             // follow-ups of collectors are all lost: the leader finds what they left
 
-	want []int // executions that clients want accepted
+	want     []int    // executions that clients want accepted
+	arrivals []*start // of flows with limits
 }
 
 // Counts says what happened, to see that a schedule isn't empty.
 type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
 	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills, Posts, Swept, Children, Taken,
-	RemoteLeases, RemoteEnds, RemoteRefused, RemoteLost, RemoteExpired int
+	RemoteLeases, RemoteEnds, RemoteRefused, RemoteLost, RemoteExpired,
+	Starts, StartsRefused, StartsMerged, LetIn, Released int
 }
 
 // Add sums two counts.

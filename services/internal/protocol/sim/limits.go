@@ -104,8 +104,17 @@ func (db *database) takeLimits(c *protocol.Changes, s *Sim) {
 	}
 	for _, r := range c.Rows {
 		if r.Limited && r.State.Final() {
-			of([]protocol.ID{r.ID}, protocol.SlotWaiting, protocol.SlotFree)
-			of([]protocol.ID{r.ID}, protocol.SlotHeld, protocol.SlotFree)
+			free := func() {
+				of([]protocol.ID{r.ID}, protocol.SlotWaiting, protocol.SlotFree)
+				of([]protocol.ID{r.ID}, protocol.SlotHeld, protocol.SlotFree)
+			}
+			e := s.execution(r.ID) // its holds are over with it
+			e.waits = slices.DeleteFunc(e.waits, func(w protocol.OpenWait) bool { return w.Node == "" && w.Met.IsZero() })
+			if s.broken.FreeBeside {
+				db.freeBeside(s, r.ID, free)
+			} else {
+				free()
+			}
 			for key, d := range k.debounces {
 				if d.Execution == r.ID {
 					delete(k.debounces, key)
@@ -113,6 +122,7 @@ func (db *database) takeLimits(c *protocol.Changes, s *Sim) {
 			}
 		}
 	}
+	defer s.checkSlots()
 	l := c.Limits
 	if l == nil {
 		return
@@ -141,6 +151,7 @@ func (db *database) takeLimits(c *protocol.Changes, s *Sim) {
 	}
 	for _, m := range l.Merged {
 		k.merged[m.Execution] = append(k.merged[m.Execution], m)
+		s.merge(m)
 		e := s.execution(m.Execution)
 		for i := range e.waits {
 			if e.waits[i].Iteration == protocol.HoldDebounce && e.waits[i].Met.IsZero() {
@@ -153,7 +164,9 @@ func (db *database) takeLimits(c *protocol.Changes, s *Sim) {
 			delete(k.debounces, key)
 		}
 	}
-	s.checkSlots()
+	for _, id := range l.Released {
+		s.released(id)
+	}
 }
 
 func (st store) DueHolds(_ context.Context, horizon time.Duration, limit int) ([]protocol.OpenWait, time.Time, error) {
@@ -198,8 +211,14 @@ func (st store) Roomy(_ context.Context, after string, limit int) ([]string, err
 
 // checkSlots sees that no key has more holders than it may, and that who holds or waits isn't final, nor the other way round.
 func (s *Sim) checkSlots() {
+	if len(s.db.control.slots) == 0 {
+		return
+	}
 	held := map[string]int{}
 	for _, slot := range s.db.control.slots {
+		if e := s.execution(slot.Execution); e.row.State.Final() != (slot.State == protocol.SlotFree) {
+			s.fail("16 a slot that doesn't end with its execution", "E%d is %s, its slot at %s %s", indexOf(slot.Execution), e.row.State, slot.Key, slot.State)
+		}
 		if slot.State == protocol.SlotHeld {
 			held[slot.Key]++
 			if most := cmp.Or(slot.Most, protocol.MinWindow); held[slot.Key] > most {

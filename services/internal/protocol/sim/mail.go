@@ -201,9 +201,9 @@ func (s *Sim) orphaned(e *execution) bool {
 
 func calls(drawing string) bool { return strings.Contains(drawing, "h") }
 
-// LockKeys leaves the sender's lock out (Broken.SendWithoutKey).
+// LockKeys leaves the sender's lock out (Broken.SendWithoutKey), or those of flow control.
 func (x *brokenTx) LockKeys(ctx context.Context, names []string) error {
-	if x.b.SendWithoutKey && x.t.name == "letters" {
+	if x.b.SendWithoutKey && x.t.name == "letters" || x.keyless() {
 		return nil
 	}
 	return x.Tx.LockKeys(ctx, names)

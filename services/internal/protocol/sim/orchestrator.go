@@ -217,6 +217,7 @@ func (o *server) collect(p *proc, k int) {
 			if !s.alone && s.r.IntN(2) == 0 {                         // else the follow-up is lost
 				s.spawn(o.h, func(p *proc) { p.part = "follow-up"; s.post(p, out.Mail) })
 			}
+			s.freed(o.h, out.Freed)
 			break
 		}
 		p.step()

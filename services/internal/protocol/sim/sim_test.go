@@ -79,6 +79,7 @@ func TestSeeds(t *testing.T) {
 		switch name := v.Type().Field(i).Name; name {
 		case "Fires", "FiresDropped", "FiresFenced", "Backfills": // TestFires has them
 		case "RemoteLeases", "RemoteEnds", "RemoteRefused", "RemoteLost", "RemoteExpired": // TestRemoteTasks has them
+		case "Starts", "StartsRefused", "StartsMerged", "LetIn", "Released": // TestLimits has them
 		case "Holes", "HoleHarm", "LockTimeouts", "Overlaps": // rare, and not wanted
 		default:
 			if v.Field(i).Int() == 0 {
@@ -119,6 +120,10 @@ func TestSeedsRepeat(t *testing.T) {
 		a, b := Run(seed, Options{Tracing: true}), Run(seed, Options{Tracing: true})
 		if strings.Join(a.Trace, "\n") != strings.Join(b.Trace, "\n") {
 			t.Errorf("seed %d gives two schedules", seed)
+		}
+		a, b = RunLimits(seed, Options{Tracing: true}), RunLimits(seed, Options{Tracing: true})
+		if strings.Join(a.Trace, "\n") != strings.Join(b.Trace, "\n") {
+			t.Errorf("seed %d gives two schedules of limited starts", seed)
 		}
 	}
 }

@@ -245,7 +245,7 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 	drawing := shapes()[e.shape].drawing
 	s.undone(i, e)
 	switch {
-	case e.row.State == protocol.Cancelled && (e.cancelled || s.orphaned(e)):
+	case e.row.State == protocol.Cancelled && (e.cancelled || s.orphaned(e) || s.endedByLimit(idOf('e', i))):
 	case e.result != nil && e.result.Error != nil && e.result.Error.Code == "child-failed" && calls(drawing):
 	case e.row.State == protocol.TimedOut && !e.facts.Deadline.IsZero() && !epoch.Add(ticks(e.over)).Before(e.facts.Deadline): // FinishedAt is older: from before the row's lock was had
 		s.Counts.TimedOut++
@@ -262,7 +262,7 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 
 // drained: all is settled, nothing is on its way.
 func (s *Sim) drained() bool {
-	if !s.over() {
+	if !s.over() || !s.arrived() {
 		return false
 	}
 	for _, i := range s.want {
@@ -285,8 +285,8 @@ func (s *Sim) drained() bool {
 
 func (s *Sim) stuck() {
 	for i, e := range s.db.execs {
-		if r := e.row; !e.exists || !r.State.Final() {
-			s.fail("6 stuck", "E%d %s exists %v, %s a%d/%d handed %d owner S%d cancel %q deaths %d", i, shapes()[e.shape].drawing, e.exists, r.State, r.Attempt, r.Seq, r.Handed, indexOf(r.Owner), r.Cancel, r.Deaths)
+		if r := e.row; !s.joined(i) && (!e.exists || !r.State.Final()) {
+			s.fail("6 stuck", "E%d %s exists %v, %s a%d/%d handed %d held %q owner S%d cancel %q deaths %d", i, shapes()[e.shape].drawing, e.exists, r.State, r.Attempt, r.Seq, r.Handed, r.Hold, indexOf(r.Owner), r.Cancel, r.Deaths)
 			return
 		}
 	}
