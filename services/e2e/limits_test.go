@@ -108,15 +108,19 @@ func limitsOverKills(t *testing.T, p *platform, _ *target) {
 	}
 }
 
-// ratio measures what a limit that never holds anything costs against none.
+// ratio measures what a limit costs against none: one that never holds anything, and the one of the test.
 func ratio(t *testing.T, p *platform, n int, begin func(string), doc func(string, map[string]any) map[string]any) {
 	took := map[string]time.Duration{}
-	for name, settings := range map[string]map[string]any{"none": nil, "wide": {"concurrency": []any{map[string]any{"key": "{{ input.key }}", "limit": 1000}}}} {
+	concurrency := func(limit int) map[string]any {
+		return map[string]any{"concurrency": []any{map[string]any{"key": "{{ input.key }}", "limit": limit}}}
+	}
+	for name, settings := range map[string]map[string]any{"none": nil, "wide": concurrency(1000), "two": concurrency(2)} {
 		flow := p.createFlow(doc("Limit "+name, settings))
 		begun := time.Now()
 		begin(flow)
 		p.allSucceed(flow, n, 10*time.Minute)
 		took[name] = time.Since(begun)
 	}
-	t.Logf("%d executions without a limit %s, with one that holds nothing %s: %.2f", n, took["none"].Round(time.Millisecond), took["wide"].Round(time.Millisecond), took["wide"].Seconds()/took["none"].Seconds())
+	t.Logf("%d executions without a limit %s; with one that holds nothing %s: %.2f; with two of a key at once %s", n, took["none"].Round(time.Millisecond),
+		took["wide"].Round(time.Millisecond), took["wide"].Seconds()/took["none"].Seconds(), took["two"].Round(time.Millisecond))
 }
