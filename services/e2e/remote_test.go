@@ -152,7 +152,16 @@ func remoteWorkers(t *testing.T, p *platform, _ *target) {
 		}
 		return nil
 	})
-	p.gateway.process().Kill()
+	p.gateway.stop(true) // and it stays away until a worker has noticed
+	reaches("a call meets the gateway's death", func() error {
+		front.mu.Lock()
+		defer front.mu.Unlock()
+		if front.failed == 0 {
+			return fmt.Errorf("all calls were answered")
+		}
+		return nil
+	})
+	p.gateway.start()
 	reaches("Python's worker has a task", func() error {
 		if _, holds := front.by("python"); holds == 0 {
 			return fmt.Errorf("it has none")
@@ -181,9 +190,6 @@ func remoteWorkers(t *testing.T, p *platform, _ *target) {
 	defer front.mu.Unlock()
 	for _, w := range front.wrong {
 		t.Error(w)
-	}
-	if front.failed == 0 {
-		t.Error("no call met the gateway's death: the test doesn't show what it should")
 	}
 	t.Logf("%d tasks completed, %d calls without an answer", len(front.done), front.failed)
 }
