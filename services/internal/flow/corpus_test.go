@@ -102,10 +102,10 @@ func golden(t *testing.T, path string, v any) {
 	}
 }
 
-// Flow control that isn't acted on yet survives being read and written.
+// Flow control survives being read and written, also in a document that is refused.
 func TestFlowControlSurvives(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile("testdata/corpus/invalid/not-supported-yet.json")
+	data, err := os.ReadFile("testdata/corpus/invalid/settings-and-parent.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestFlowControlSurvives(t *testing.T) {
 	if len(problems) > 0 || len(def.Settings.Concurrency) != 1 || len(def.Settings.Rate) != 1 || def.Settings.Fairness.Weight != 2 || !def.Settings.Debounce.Collect || def.Nodes[1].Parent != "s" {
 		t.Fatalf("%v %+v", problems, def)
 	}
-	roundTrip(t, "not-supported-yet", def)
+	roundTrip(t, "settings-and-parent", def)
 }
 
 func TestLimits(t *testing.T) {
