@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"flowplatform/scripts/internal/console"
 )
 
 // agent is a daemon of the ground.
@@ -170,7 +172,7 @@ func fill(text string, values map[string]string) (string, error) {
 }
 
 // ensure starts an agent, or restarts it when its binary or configuration has changed. It returns what it did.
-func (s settings) ensure(ctx context.Context, p *part, a agent, ready func(context.Context) (bool, string, error)) (string, error) {
+func (s settings) ensure(ctx context.Context, p *console.Part, a agent, ready func(context.Context) (bool, string, error)) (string, error) {
 	dir, fingerprint, err := s.configure(a)
 	if err != nil {
 		return "", err
@@ -196,7 +198,7 @@ func (s settings) ensure(ctx context.Context, p *part, a agent, ready func(conte
 			return "", err
 		}
 	}
-	err = until(ctx, p, 90*time.Second, func(ctx context.Context) (bool, string, error) {
+	err = console.Until(ctx, p, 90*time.Second, func(ctx context.Context) (bool, string, error) {
 		if ticks, alive := startTicks(current.PID); !alive || ticks != current.StartTicks {
 			return false, "", fmt.Errorf("%s ended. The end of %s:\n%s", a.Name, s.logFile(a.Name), tail(s.logFile(a.Name), 15))
 		}
@@ -293,7 +295,7 @@ func raiseOpenFiles() error {
 }
 
 // stop ends an agent: asked first, killed after half a minute.
-func (s settings) stop(ctx context.Context, p *part, name string) error {
+func (s settings) stop(ctx context.Context, p *console.Part, name string) error {
 	r, alive := s.running(name)
 	if alive {
 		if err := syscall.Kill(r.PID, syscall.SIGTERM); err != nil {
@@ -303,15 +305,15 @@ func (s settings) stop(ctx context.Context, p *part, name string) error {
 			ticks, alive := startTicks(r.PID)
 			return !alive || ticks != r.StartTicks, "waiting for " + name + " to end", nil
 		}
-		if err := until(ctx, p, 30*time.Second, gone); err != nil {
+		if err := console.Until(ctx, p, 30*time.Second, gone); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			p.say("%s did not end within 30 s of SIGTERM: killed", name)
+			p.Say("%s did not end within 30 s of SIGTERM: killed", name)
 			if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil {
 				return fmt.Errorf("kill %s: %w", name, err)
 			}
-			if err := until(ctx, p, 10*time.Second, gone); err != nil {
+			if err := console.Until(ctx, p, 10*time.Second, gone); err != nil {
 				return fmt.Errorf("stop %s: %w", name, err)
 			}
 		}

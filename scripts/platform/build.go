@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,8 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"flowplatform/scripts/internal/console"
+	"flowplatform/scripts/internal/login"
 	"flowplatform/scripts/internal/programs"
 )
 
@@ -20,11 +20,11 @@ import (
 const keptArtifacts = 10
 
 // install runs the installer, which shows its own progress.
-func (s settings) install(ctx context.Context, c *console) error {
+func (s settings) install(ctx context.Context, c *console.Console) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "scripts", "install"), "--role", "dev", "--bin-dir", s.path("bin"), "--quiet")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if !c.terminal {
-		cmd.Stdout, cmd.Stderr = c.passThrough(), c.passThrough()
+	if !c.Terminal {
+		cmd.Stdout, cmd.Stderr = c.PassThrough(), c.PassThrough()
 	}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("scripts/install: %w", err)
@@ -93,16 +93,7 @@ func prune(dir, current string) error {
 	return nil
 }
 
-// runFlowctl runs bin/flowctl and returns its standard output.
-func (s settings) runFlowctl(ctx context.Context, env []string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", programs.CommandLine), args...)
-	cmd.Dir = s.Root
-	cmd.Env = append(os.Environ(), env...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return out, fmt.Errorf("flowctl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()+string(out)))
-	}
-	return out, nil
+// flowctl is bin/flowctl.
+func (s settings) flowctl() login.Flowctl {
+	return login.Flowctl{Program: filepath.Join(s.Root, "bin", programs.CommandLine), Dir: s.Root}
 }

@@ -13,23 +13,29 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"flowplatform/scripts/internal/console"
+	"flowplatform/scripts/internal/ground"
+	"flowplatform/scripts/internal/jobs"
+	"flowplatform/scripts/internal/login"
+	"flowplatform/scripts/internal/secrets"
 )
 
 // up makes everything what it should be.
-func up(ctx context.Context, s settings, c *console) error {
+func up(ctx context.Context, s settings, c *console.Console) error {
 	g := s.ground()
 	unlock, err := s.prepare(ctx, c, g)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := c.part("Build", func(p *part) error { return s.release(ctx, p) }); err != nil {
+	if err := c.Part("Build", func(p *console.Part) error { return s.release(ctx, p) }); err != nil {
 		return err
 	}
 	if err := s.upAgents(ctx, c, g); err != nil {
 		return err
 	}
-	for _, st := range stages() {
+	for _, st := range jobs.Stages() {
 		if err := s.upStage(ctx, c, g, st); err != nil {
 			return err
 		}
@@ -38,7 +44,7 @@ func up(ctx context.Context, s settings, c *console) error {
 }
 
 // servers brings up the ground alone: for work on a service that runs outside of Nomad, or on the ground itself.
-func servers(ctx context.Context, s settings, c *console) error {
+func servers(ctx context.Context, s settings, c *console.Console) error {
 	g := s.ground()
 	unlock, err := s.prepare(ctx, c, g)
 	if err != nil {
@@ -51,23 +57,23 @@ func servers(ctx context.Context, s settings, c *console) error {
 	if err := s.upAgents(ctx, c, g); err != nil {
 		return err
 	}
-	if err := s.upStage(ctx, c, g, stages()[0]); err != nil {
+	if err := s.upStage(ctx, c, g, jobs.Stages()[0]); err != nil {
 		return err
 	}
 	for _, row := range s.addresses()[2:] {
-		c.line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
+		c.Line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
 	}
 	return nil
 }
 
 // prepare does what comes before anything runs: the data directory, its lock, the ports, and what must be installed.
-func (s settings) prepare(ctx context.Context, c *console, g ground) (unlock func(), err error) {
+func (s settings) prepare(ctx context.Context, c *console.Console, g ground.Ground) (unlock func(), err error) {
 	if unlock, err = s.begin(true); err != nil {
 		return nil, err
 	}
 	err = errors.Join(s.search(isFree), s.remember(), s.checkFrontDoorPort(ctx, g))
 	if err == nil {
-		err = c.part("Install", func(p *part) error { return s.install(ctx, c) })
+		err = c.Part("Install", func(p *console.Part) error { return s.install(ctx, c) })
 	}
 	if err != nil {
 		unlock()
@@ -76,17 +82,17 @@ func (s settings) prepare(ctx context.Context, c *console, g ground) (unlock fun
 	return unlock, nil
 }
 
-func (s settings) upStage(ctx context.Context, c *console, g ground, st stage) error {
-	return c.part(st.Name, func(p *part) error {
-		changed, err := s.runStage(ctx, p, g, st.Jobs)
-		p.done("%s", either(len(changed) == 0, "unchanged", strings.Join(changed, ", ")))
+func (s settings) upStage(ctx context.Context, c *console.Console, g ground.Ground, st jobs.Stage) error {
+	return c.Part(st.Name, func(p *console.Part) error {
+		changed, err := s.runner(g).Run(ctx, p, st.Jobs)
+		p.Done("%s", either(len(changed) == 0, "unchanged", strings.Join(changed, ", ")))
 		return err
 	})
 }
 
 // release builds, publishes, and writes down what the jobs need to know.
-func (s settings) release(ctx context.Context, p *part) error {
-	p.doing("gateway, orchestrator, worker, migrate, flowctl")
+func (s settings) release(ctx context.Context, p *console.Part) error {
+	p.Doing("gateway, orchestrator, worker, migrate, flowctl")
 	if err := s.build(ctx); err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (s settings) release(ctx context.Context, p *part) error {
 	if err != nil {
 		return err
 	}
-	p.done("%s", either(len(fresh) == 0, "unchanged", "new: "+strings.Join(fresh, ", ")))
+	p.Done("%s", either(len(fresh) == 0, "unchanged", "new: "+strings.Join(fresh, ", ")))
 	return s.describe(versions)
 }
 
@@ -110,57 +116,57 @@ func (s settings) describe(versions map[string]string) error {
 	return s.jobVariables(versions, bin)
 }
 
-func (s settings) upAgents(ctx context.Context, c *console, g ground) error {
+func (s settings) upAgents(ctx context.Context, c *console.Console, g ground.Ground) error {
 	ready := map[string]func(context.Context) (bool, string, error){
-		"consul":       g.consulReady,
-		"nomad-server": g.serverReady,
+		"consul":       g.ConsulReady,
+		"nomad-server": g.ServerReady,
 		"nomad-client": s.clientReady(g),
 	}
 	for _, a := range agents() {
 		name := strings.ReplaceAll(strings.ToUpper(a.Name[:1])+a.Name[1:], "-", " ")
-		if err := c.part(name, func(p *part) error {
+		if err := c.Part(name, func(p *console.Part) error {
 			did, err := s.ensure(ctx, p, a, ready[a.Name])
-			p.done("%s", did)
+			p.Done("%s", did)
 			return err
 		}); err != nil {
 			return err
 		}
 	}
-	return c.part("Secrets", func(p *part) error {
-		written, err := g.ensureSecrets(ctx)
-		p.done("%s", either(written == 0, "unchanged", fmt.Sprintf("%d Nomad Variables written", written)))
+	return c.Part("Secrets", func(p *console.Part) error {
+		written, err := secrets.Ensure(ctx, g)
+		p.Done("%s", either(written == 0, "unchanged", fmt.Sprintf("%d Nomad Variables written", written)))
 		return err
 	})
 }
 
 // welcome makes the first user, logs flowctl in, proves that a flow runs, and says where everything is.
-func (s settings) welcome(ctx context.Context, c *console, g ground) error {
-	var first *firstUser
-	err := c.part("First user", func(p *part) (err error) {
-		if first, err = g.bootstrap(ctx); err != nil {
+func (s settings) welcome(ctx context.Context, c *console.Console, g ground.Ground) error {
+	var first *login.User
+	err := c.Part("First user", func(p *console.Part) (err error) {
+		if first, err = login.FirstUser(ctx, g, nil); err != nil {
 			return err
 		}
 		said, err := s.logIn(ctx, g)
-		p.done("%s", either(first == nil, "is there; ", "made; ")+said)
+		p.Done("%s", either(first == nil, "is there; ", "made; ")+said)
 		return err
 	})
 	// Whatever goes wrong from here on: this password is never shown again.
 	if first != nil {
-		defer c.line(fmt.Sprintf("\n First login (shown this once):  %s  %s", first.Email, first.Password))
+		defer c.Line(fmt.Sprintf("\n First login (shown this once):  %s  %s", first.Email, first.Password))
 	}
 	if err != nil {
 		return err
 	}
-	if err := c.part("Sample flow", func(p *part) error {
-		result, err := s.sample(ctx)
-		p.done("%s", result)
+	if err := c.Part("Sample flow", func(p *console.Part) error {
+		result, err := login.Sample(ctx, s.flowctl(), withoutLogin(), filepath.Join(s.Root, "scripts", "sample", "hello.json"))
+		p.Done("%s", result)
 		return err
 	}); err != nil {
 		return err
 	}
-	c.line(fmt.Sprintf(" ─ %-22s %6.1fs\n", "all", time.Since(c.started).Seconds()))
+	c.Line(fmt.Sprintf(" ─ %-22s %6.1fs\n", "all", time.Since(c.Started).Seconds()))
 	for _, row := range s.addresses() {
-		c.line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
+		c.Line(fmt.Sprintf(" %-12s %s", row[0], row[1]))
 	}
 	return nil
 }
@@ -177,7 +183,7 @@ func (s settings) addresses() [][2]string {
 }
 
 // checkFrontDoorPort finds out before anything is started that users' address is somebody else's.
-func (s settings) checkFrontDoorPort(ctx context.Context, g ground) error {
+func (s settings) checkFrontDoorPort(ctx context.Context, g ground.Ground) error {
 	var taken *portTaken
 	if err := requireFree(s, "FRONT_DOOR_PORT"); !errors.As(err, &taken) {
 		return err
@@ -186,7 +192,7 @@ func (s settings) checkFrontDoorPort(ctx context.Context, g ground) error {
 		return taken
 	}
 	var instances []struct{ ServicePort int }
-	if err := g.consul.get(ctx, "/v1/catalog/service/front-door", &instances); err != nil {
+	if err := g.Consul.Get(ctx, "/v1/catalog/service/front-door", &instances); err != nil {
 		return taken
 	}
 	for _, i := range instances {
@@ -198,9 +204,9 @@ func (s settings) checkFrontDoorPort(ctx context.Context, g ground) error {
 }
 
 // down stops the jobs, those first that others need least, then the agents.
-func down(ctx context.Context, s settings, c *console) error {
+func down(ctx context.Context, s settings, c *console.Console) error {
 	if !s.isOurs() {
-		c.line("Nothing is running: there is no " + s.DataDir)
+		c.Line("Nothing is running: there is no " + s.DataDir)
 		return nil
 	}
 	unlock, err := s.begin(false)
@@ -217,40 +223,33 @@ func down(ctx context.Context, s settings, c *console) error {
 		if _, alive := s.running(a.Name); !alive {
 			continue
 		}
-		if err := c.part("Stop "+strings.ReplaceAll(a.Name, "-", " "), func(p *part) error { return s.stop(ctx, p, a.Name) }); err != nil {
+		if err := c.Part("Stop "+strings.ReplaceAll(a.Name, "-", " "), func(p *console.Part) error { return s.stop(ctx, p, a.Name) }); err != nil {
 			return err
 		}
 	}
-	if err := c.part("Look for orphans", func(p *part) error { return s.endOrphans(ctx, p) }); err != nil {
+	if err := c.Part("Look for orphans", func(p *console.Part) error { return s.endOrphans(ctx, p) }); err != nil {
 		return err
 	}
-	c.line("\n Everything is stopped; the data is in " + s.DataDir)
+	c.Line("\n Everything is stopped; the data is in " + s.DataDir)
 	return nil
 }
 
-func (s settings) downJobs(ctx context.Context, c *console) error {
+func (s settings) downJobs(ctx context.Context, c *console.Console) error {
 	if _, alive := s.running("nomad-server"); !alive {
 		return nil
 	}
 	g := s.ground()
-	if err := c.part("Reach Nomad", func(p *part) error {
-		return until(ctx, p, 30*time.Second, func(ctx context.Context) (bool, string, error) {
+	if err := c.Part("Reach Nomad", func(p *console.Part) error {
+		return console.Until(ctx, p, 30*time.Second, func(ctx context.Context) (bool, string, error) {
 			var leader string
-			err := g.nomad.get(ctx, "/v1/status/leader", &leader)
+			err := g.Nomad.Get(ctx, "/v1/status/leader", &leader)
 			return err == nil && leader != "", "waiting for Nomad to answer", nil
 		})
 	}); err != nil {
 		return err
 	}
-	// Nothing new comes in, then what runs is finished or handed back while everything that this needs is still there.
-	for _, st := range []stage{
-		{"Stop the front door", []string{"front-door"}},
-		{"Stop the gateways", []string{"gateway"}},
-		{"Stop the workers", []string{"worker"}},
-		{"Stop orchestrators", []string{"orchestrator", "migrate"}},
-		{"Stop the servers", []string{"redis", "rabbitmq", "postgres", "artifacts"}},
-	} {
-		if err := c.part(st.Name, func(p *part) error { return g.stopJobs(ctx, p, st.Jobs) }); err != nil {
+	for _, st := range jobs.Stopping() {
+		if err := c.Part(st.Name, func(p *console.Part) error { return s.runner(g).Stop(ctx, p, st.Jobs) }); err != nil {
 			return err
 		}
 	}
@@ -258,9 +257,9 @@ func (s settings) downJobs(ctx context.Context, c *console) error {
 }
 
 // clean takes everything down and removes the data directory.
-func clean(ctx context.Context, s settings, c *console) error {
+func clean(ctx context.Context, s settings, c *console.Console) error {
 	if _, err := os.Stat(s.DataDir); errors.Is(err, os.ErrNotExist) {
-		c.line("Nothing to remove: there is no " + s.DataDir)
+		c.Line("Nothing to remove: there is no " + s.DataDir)
 		return nil
 	}
 	if !s.isOurs() {
@@ -269,7 +268,7 @@ func clean(ctx context.Context, s settings, c *console) error {
 	if err := down(ctx, s, c); err != nil {
 		return err
 	}
-	return c.part("Remove the data", func(p *part) error {
+	return c.Part("Remove the data", func(p *console.Part) error {
 		if err := unmountBelow(s.DataDir); err != nil {
 			return err
 		}
@@ -278,16 +277,16 @@ func clean(ctx context.Context, s settings, c *console) error {
 		if err != nil {
 			return fmt.Errorf("remove %s: %w: %s", s.DataDir, err, strings.TrimSpace(string(out)))
 		}
-		p.done("%s is gone", s.DataDir)
+		p.Done("%s is gone", s.DataDir)
 		return nil
 	})
 }
 
 // endOrphans kills what is left of tasks whose executor died before them: nobody else would, and they would go on writing
 // to their volumes.
-func (s settings) endOrphans(ctx context.Context, p *part) error {
+func (s settings) endOrphans(ctx context.Context, p *console.Part) error {
 	killed := map[string]bool{}
-	err := until(ctx, p, 15*time.Second, func(context.Context) (bool, string, error) {
+	err := console.Until(ctx, p, 15*time.Second, func(context.Context) (bool, string, error) {
 		left := s.orphans()
 		for _, o := range left {
 			killed[o.String()] = true
@@ -297,7 +296,7 @@ func (s settings) endOrphans(ctx context.Context, p *part) error {
 		}
 		return len(left) == 0, "killing what is left of tasks", nil
 	})
-	p.done("%s", either(len(killed) == 0, "none", "killed "+strings.Join(slices.Sorted(maps.Keys(killed)), ", ")))
+	p.Done("%s", either(len(killed) == 0, "none", "killed "+strings.Join(slices.Sorted(maps.Keys(killed)), ", ")))
 	return err
 }
 
@@ -372,30 +371,30 @@ func mountsBelow(mountinfo, dir string) []string {
 }
 
 // status says what runs and where.
-func status(ctx context.Context, s settings, c *console) error {
+func status(ctx context.Context, s settings, c *console.Console) error {
 	for _, a := range agents() {
 		r, alive := s.running(a.Name)
-		c.line(fmt.Sprintf(" %-14s %s", a.Name, either(alive, fmt.Sprintf("process %d", r.PID), "not running")))
+		c.Line(fmt.Sprintf(" %-14s %s", a.Name, either(alive, fmt.Sprintf("process %d", r.PID), "not running")))
 	}
 	if _, alive := s.running("nomad-server"); !alive {
 		return nil
 	}
 	g := s.ground()
-	for _, stage := range stages() {
+	for _, stage := range jobs.Stages() {
 		for _, name := range stage.Jobs {
-			ok, why, err := g.healthy(ctx, name)
+			ok, why, err := s.runner(g).Healthy(ctx, name)
 			switch {
 			case err != nil:
 				why = err.Error()
 			case ok:
 				why = "healthy"
 			}
-			c.line(fmt.Sprintf(" %-14s %s", name, strings.TrimPrefix(why, name+": ")))
+			c.Line(fmt.Sprintf(" %-14s %s", name, strings.TrimPrefix(why, name+": ")))
 		}
 	}
-	c.line(fmt.Sprintf(" %-14s %s", "scraped", s.sayTargets(ctx)))
+	c.Line(fmt.Sprintf(" %-14s %s", "scraped", s.sayTargets(ctx)))
 	for _, row := range s.addresses() {
-		c.line(fmt.Sprintf(" %-14s %s", row[0], row[1]))
+		c.Line(fmt.Sprintf(" %-14s %s", row[0], row[1]))
 	}
 	return nil
 }

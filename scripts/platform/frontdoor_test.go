@@ -20,6 +20,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"flowplatform/scripts/internal/console"
 )
 
 // instance is what Consul says about one registered gateway.
@@ -110,8 +112,8 @@ func unprivileged(t *testing.T, cmd *exec.Cmd, dir string) {
 
 func (f *frontDoor) waitReady(t *testing.T) {
 	t.Helper()
-	p := &part{}
-	err := until(t.Context(), p, 10*time.Second, func(_ context.Context) (bool, string, error) {
+	p := &console.Part{}
+	err := console.Until(t.Context(), p, 10*time.Second, func(_ context.Context) (bool, string, error) {
 		resp, err := http.Get(f.StatusURL + "/healthz")
 		if err != nil {
 			return false, "nginx to listen", nil

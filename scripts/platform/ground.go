@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+
+	"flowplatform/scripts/internal/api"
+	"flowplatform/scripts/internal/ground"
 )
 
 // volume is a directory that outlives tasks, owned by the user that its job runs as.
@@ -71,53 +73,21 @@ func (s settings) postgresBin() (string, error) {
 	return bin, nil
 }
 
-// ground is the pair of agents as their HTTP APIs show them.
-type ground struct {
-	consul *api
-	nomad  *api
-}
-
-func (s settings) ground() ground {
-	return ground{
-		consul: newAPI(s.url("CONSUL_PORT"), "X-Consul-Token", s.ConsulToken),
-		nomad:  newAPI(s.url("NOMAD_PORT"), "X-Nomad-Token", s.NomadToken),
+func (s settings) ground() ground.Ground {
+	return ground.Ground{
+		Consul: api.New(s.url("CONSUL_PORT"), api.ConsulToken, s.ConsulToken),
+		Nomad:  api.New(s.url("NOMAD_PORT"), api.NomadToken, s.NomadToken),
 	}
-}
-
-// consulReady says whether Consul has a leader and answers from its catalogue.
-func (g ground) consulReady(ctx context.Context) (bool, string, error) {
-	var leader string
-	if err := g.consul.get(ctx, "/v1/status/leader", &leader); err != nil || leader == "" {
-		return false, "waiting for Consul to elect its leader", nil
-	}
-	if err := g.consul.get(ctx, "/v1/catalog/service/consul", nil); err != nil {
-		return false, "waiting for Consul's catalogue", nil
-	}
-	return true, "", nil
-}
-
-// serverReady says whether Nomad has a leader that has read its state and has its keys.
-func (g ground) serverReady(ctx context.Context) (bool, string, error) {
-	var leader string
-	if err := g.nomad.get(ctx, "/v1/status/leader", &leader); err != nil || leader == "" {
-		return false, "waiting for Nomad to elect its leader", nil
-	}
-	var keys []struct{ State string }
-	if err := g.nomad.get(ctx, "/v1/operator/keyring/keys", &keys); err != nil {
-		return false, "waiting for Nomad's keys", nil
-	}
-	active := slices.ContainsFunc(keys, func(k struct{ State string }) bool { return k.State == "active" })
-	return active, "waiting for Nomad to make its keys", nil
 }
 
 // clientReady says whether this machine, as its own client sees itself, has joined and offers what jobs need.
-func (s settings) clientReady(g ground) func(context.Context) (bool, string, error) {
-	client := newAPI(s.url("NOMAD_CLIENT_PORT"), "X-Nomad-Token", s.NomadToken)
+func (s settings) clientReady(g ground.Ground) func(context.Context) (bool, string, error) {
+	client := api.New(s.url("NOMAD_CLIENT_PORT"), api.NomadToken, s.NomadToken)
 	return func(ctx context.Context) (bool, string, error) {
 		var self struct {
 			Stats map[string]map[string]string
 		}
-		if err := client.get(ctx, "/v1/agent/self", &self); err != nil {
+		if err := client.Get(ctx, "/v1/agent/self", &self); err != nil {
 			return false, "waiting for Nomad's client to answer", nil
 		}
 		id := self.Stats["client"]["node_id"]
@@ -125,7 +95,7 @@ func (s settings) clientReady(g ground) func(context.Context) (bool, string, err
 			Status, SchedulingEligibility string
 			Drivers                       map[string]struct{ Healthy bool }
 		}
-		if err := g.nomad.get(ctx, "/v1/node/"+id, &node); err != nil {
+		if err := g.Nomad.Get(ctx, "/v1/node/"+id, &node); err != nil {
 			return false, "waiting for Nomad's client to join", nil
 		}
 		switch {

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flowplatform/scripts/internal/ground"
+	"flowplatform/scripts/internal/jobs"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -45,7 +48,7 @@ func jobFiles(t *testing.T) map[string]string {
 func TestEveryJobIsInAStage(t *testing.T) {
 	t.Parallel()
 	var staged []string
-	for _, st := range stages() {
+	for _, st := range jobs.Stages() {
 		staged = append(staged, st.Jobs...)
 	}
 	slices.Sort(staged)
@@ -56,6 +59,14 @@ func TestEveryJobIsInAStage(t *testing.T) {
 	slices.Sort(files)
 	if !slices.Equal(staged, files) {
 		t.Errorf("stages have %q, jobs/ has %q", staged, files)
+	}
+	var stopped []string
+	for _, st := range jobs.Stopping() {
+		stopped = append(stopped, st.Jobs...)
+	}
+	slices.Sort(stopped)
+	if !slices.Equal(stopped, files) {
+		t.Errorf("what is stopped is %q, jobs/ has %q", stopped, files)
 	}
 }
 
@@ -186,7 +197,7 @@ func TestRenderedJobs(t *testing.T) {
 	for name := range jobFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			spec, err := s.render(t.Context(), name)
+			spec, err := s.runner(ground.Ground{}).Render(t.Context(), name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -257,25 +268,5 @@ func checkRendered(t *testing.T, name string, j rendered, version string) {
 		if regexp.MustCompile(`(?i)password|token|secret`).MatchString(key + value) {
 			t.Errorf("environment %s=%q looks like a secret in a job file", key, value)
 		}
-	}
-}
-
-func TestPreserveCountsKeepsWhatTheAutoscalerSet(t *testing.T) {
-	t.Parallel()
-	var spec map[string]any
-	if err := json.Unmarshal([]byte(`{"TaskGroups": [{"Name": "worker", "Count": 2}, {"Name": "new", "Count": 1}]}`), &spec); err != nil {
-		t.Fatal(err)
-	}
-	var current job
-	if err := json.Unmarshal([]byte(`{"TaskGroups": [{"Name": "worker", "Count": 7}]}`), &current); err != nil {
-		t.Fatal(err)
-	}
-	preserveCounts(spec, &current)
-	b, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := `{"TaskGroups":[{"Count":7,"Name":"worker"},{"Count":1,"Name":"new"}]}`; string(b) != want {
-		t.Errorf("spec = %s, want %s", b, want)
 	}
 }

@@ -24,6 +24,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"flowplatform/scripts/internal/console"
 )
 
 const usage = `Usage: platform up|servers|down|clean|status
@@ -50,7 +52,7 @@ func run(args []string) int {
 		}
 		return 2
 	}
-	commands := map[string]func(context.Context, settings, *console) error{
+	commands := map[string]func(context.Context, settings, *console.Console) error{
 		"up":      up,
 		"servers": servers,
 		"down":    down,
@@ -63,7 +65,7 @@ func run(args []string) int {
 		return 2
 	}
 
-	out := newConsole(os.Stdout)
+	out := console.New(os.Stdout)
 	s, err := readSettings(os.Getenv)
 	if err == nil {
 		err = command(ctx, s, out)

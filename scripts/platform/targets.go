@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"flowplatform/scripts/internal/api"
 )
 
 // targetsUp asks Prometheus what it scrapes: how many answer, and those that don't, with what it last heard.
@@ -18,7 +20,7 @@ func (s settings) targetsUp(ctx context.Context) (up int, down []string, err err
 			}
 		}
 	}
-	if err := newAPI(s.url("PROMETHEUS_PORT"), "", "").call(ctx, http.MethodGet, "/api/v1/targets?state=active", nil, &answer); err != nil {
+	if err := api.New(s.url("PROMETHEUS_PORT"), "", "").Call(ctx, http.MethodGet, "/api/v1/targets?state=active", nil, &answer); err != nil {
 		return 0, nil, fmt.Errorf("ask Prometheus: %w", err)
 	}
 	for _, t := range answer.Data.ActiveTargets {

@@ -1,15 +1,17 @@
-package main
+package secrets
 
 import (
 	"fmt"
 	"maps"
 	"strings"
 	"testing"
+
+	"flowplatform/scripts/internal/ground"
 )
 
 func TestSecretsAreMadeOnceAndCopied(t *testing.T) {
 	t.Parallel()
-	variables := map[string]*variable{}
+	variables := map[string]*ground.Variable{}
 	changed, err := complete(variables, secrets())
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func TestSecretsAreMadeOnceAndCopied(t *testing.T) {
 
 func TestMissingPlaceIsFilledFromTheFirst(t *testing.T) {
 	t.Parallel()
-	variables := map[string]*variable{}
+	variables := map[string]*ground.Variable{}
 	if _, err := complete(variables, secrets()); err != nil {
 		t.Fatal(err)
 	}

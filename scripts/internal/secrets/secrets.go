@@ -1,4 +1,5 @@
-package main
+// Package secrets makes the secrets of the platform's jobs and keeps them in Nomad Variables: each job reads its own, and nothing else.
+package secrets
 
 import (
 	"context"
@@ -7,9 +8,9 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"net/http"
-	"net/url"
 	"slices"
+
+	"flowplatform/scripts/internal/ground"
 )
 
 // place is where a secret is kept: a key of a Nomad Variable. The workload identity of job j may read nomad/jobs/<j> and
@@ -76,16 +77,9 @@ func key(bytes int) func() (string, error) {
 	}
 }
 
-// variable is a Nomad Variable: values by key, and the index that a write must name.
-type variable struct {
-	Path        string
-	Items       map[string]string
-	ModifyIndex uint64 `json:",omitempty"`
-}
-
 // complete fills in what is missing in variables: a secret that stands somewhere is copied to its other places, one that
 // stands nowhere is generated. It returns the paths that changed. Nothing that exists in its first place is ever replaced.
-func complete(variables map[string]*variable, all []secret) ([]string, error) {
+func complete(variables map[string]*ground.Variable, all []secret) ([]string, error) {
 	changed := map[string]bool{}
 	for _, s := range all {
 		value := ""
@@ -104,7 +98,7 @@ func complete(variables map[string]*variable, all []secret) ([]string, error) {
 		for _, p := range s.Places {
 			v := variables[p.Path]
 			if v == nil {
-				v = &variable{Path: p.Path, Items: map[string]string{}}
+				v = &ground.Variable{Path: p.Path, Items: map[string]string{}}
 				variables[p.Path] = v
 			}
 			if v.Items[p.Key] != value {
@@ -116,41 +110,15 @@ func complete(variables map[string]*variable, all []secret) ([]string, error) {
 	return slices.Sorted(maps.Keys(changed)), nil
 }
 
-// readVariable returns nil when there is no such variable.
-func (g ground) readVariable(ctx context.Context, path string) (*variable, error) {
-	var v variable
-	err := g.nomad.get(ctx, "/v1/var/"+path, &v)
-	if hasStatus(err, http.StatusNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the Nomad Variable %s: %w", path, err)
-	}
-	return &v, nil
-}
-
-// writeVariable writes a variable if nobody else has in the meantime.
-func (g ground) writeVariable(ctx context.Context, v *variable) error {
-	query := url.Values{"cas": {fmt.Sprint(v.ModifyIndex)}}
-	err := g.nomad.call(ctx, http.MethodPut, "/v1/var/"+v.Path+"?"+query.Encode(), v, nil)
-	if hasStatus(err, http.StatusConflict) {
-		return fmt.Errorf("the Nomad Variable %s has just been changed by somebody else; run again", v.Path)
-	}
-	if err != nil {
-		return fmt.Errorf("write the Nomad Variable %s: %w", v.Path, err)
-	}
-	return nil
-}
-
-// ensureSecrets makes every secret that isn't there yet. It returns how many variables it wrote.
-func (g ground) ensureSecrets(ctx context.Context) (int, error) {
-	variables := map[string]*variable{}
+// Ensure makes every secret that isn't there yet. It returns how many variables it wrote.
+func Ensure(ctx context.Context, g ground.Ground) (int, error) {
+	variables := map[string]*ground.Variable{}
 	for _, s := range secrets() {
 		for _, p := range s.Places {
 			if _, read := variables[p.Path]; read {
 				continue
 			}
-			v, err := g.readVariable(ctx, p.Path)
+			v, err := g.ReadVariable(ctx, p.Path)
 			if err != nil {
 				return 0, err
 			}
@@ -162,7 +130,7 @@ func (g ground) ensureSecrets(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for _, path := range changed {
-		if err := g.writeVariable(ctx, variables[path]); err != nil {
+		if err := g.WriteVariable(ctx, variables[path]); err != nil {
 			return 0, err
 		}
 	}
