@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"flowplatform/scripts/internal/console"
+	"flowplatform/scripts/internal/layers"
 )
 
 // agent is a daemon of the ground.
@@ -94,24 +95,15 @@ func startTicks(pid int) (string, bool) {
 func (s settings) configure(a agent) (dir, fingerprint string, err error) {
 	dir = s.path("config", a.Name)
 	sum := sha256.New()
-	values := s.placeholders()
+	files, err := layers.Render(os.DirFS(filepath.Join(s.Root, "configs", a.Program)), a.Layers, s.placeholders())
+	if err != nil {
+		return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
+	}
 	wanted := map[string]bool{}
-	for i, layer := range a.Layers {
-		b, err := os.ReadFile(filepath.Join(s.Root, "configs", a.Program, layer))
-		if err != nil {
-			return "", "", fmt.Errorf("configure %s: %w", a.Name, err)
-		}
-		content := string(b)
-		if rendered, isTemplate := strings.CutSuffix(layer, ".tmpl"); isTemplate {
-			layer = rendered
-			if content, err = fill(content, values); err != nil {
-				return "", "", fmt.Errorf("configure %s: %s: %w", a.Name, layer, err)
-			}
-		}
-		name := fmt.Sprintf("%d0-%s", i+1, layer)
-		wanted[name] = true
-		fmt.Fprintf(sum, "%s\n%s\n", name, content)
-		if err := writeFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+	for _, f := range files {
+		wanted[f.Name] = true
+		fmt.Fprintf(sum, "%s\n%s\n", f.Name, f.Content)
+		if err := writeFile(filepath.Join(dir, f.Name), f.Content, 0o644); err != nil {
 			return "", "", err
 		}
 	}
@@ -150,25 +142,6 @@ func (s settings) placeholders() map[string]string {
 		values[variable] = strconv.Itoa(number)
 	}
 	return values
-}
-
-// fill puts values in the place of ${NAME}. A name without a value is an error. Comments may say ${NAME} itself.
-func fill(text string, values map[string]string) (string, error) {
-	var unknown []string
-	filled := os.Expand(text, func(name string) string {
-		if value, ok := values[name]; ok {
-			return value
-		}
-		if name == "NAME" {
-			return "${NAME}"
-		}
-		unknown = append(unknown, name)
-		return ""
-	})
-	if len(unknown) > 0 {
-		return "", fmt.Errorf("no value for %s", strings.Join(unknown, ", "))
-	}
-	return filled, nil
 }
 
 // ensure starts an agent, or restarts it when its binary or configuration has changed. It returns what it did.

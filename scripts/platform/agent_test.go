@@ -8,17 +8,6 @@ import (
 	"testing"
 )
 
-func TestFillNamesWhatHasNoValue(t *testing.T) {
-	t.Parallel()
-	got, err := fill("# ${NAME} becomes the value of NAME\nport = ${PORT}\n", map[string]string{"PORT": "1"})
-	if err != nil || got != "# ${NAME} becomes the value of NAME\nport = 1\n" {
-		t.Errorf("fill = %q, %v", got, err)
-	}
-	if _, err := fill("port = ${PROT}", nil); err == nil || !strings.Contains(err.Error(), "PROT") {
-		t.Errorf("fill with an unknown name: %v", err)
-	}
-}
-
 func TestStartTicksTellLifeFromDeath(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("sleep", "60")

@@ -30,7 +30,7 @@ func Render(dir fs.FS, layers []string, values map[string]string) ([]File, error
 			}
 			layer, b = rendered, []byte(filled)
 		}
-		files = append(files, File{Name: fmt.Sprintf("%d0-%s", i+1, layer[strings.LastIndex(layer, "/")+1:]), Content: b})
+		files = append(files, File{Name: fmt.Sprintf("%03d-%s", (i+1)*10, layer[strings.LastIndex(layer, "/")+1:]), Content: b})
 	}
 	return files, nil
 }
