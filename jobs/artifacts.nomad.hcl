@@ -1,5 +1,6 @@
 # Artifacts: serves the platform's own programs to Nomad's clients, from <url>/<name>/<sha256>/<name>. What stands at an
-# address never changes, so a release is a new address, and going back is the old one.
+# address never changes, so a release is a new address, and going back is the old one. On every client: no host needs
+# another for its programs.
 
 variable "datacenters" {
   type        = list(string)
@@ -13,14 +14,12 @@ variable "artifacts_port" {
 
 job "artifacts" {
   datacenters = var.datacenters
-  type        = "service"
+  type        = "system"
 
   # Before everything that needs it, when a machine has too little room for all.
   priority = 70
 
   group "artifacts" {
-    count = 1
-
     update {
       max_parallel     = 1
       min_healthy_time = "1s"

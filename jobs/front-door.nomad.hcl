@@ -1,8 +1,14 @@
-# Front door: NGINX, the only address that users know. It sends to the gateways that Consul calls healthy.
+# Front door: NGINX, the only address that users know, on each host of role front-door. It sends to the gateways that Consul
+# calls healthy. It speaks HTTPS when the Nomad Variable nomad/jobs/front-door has a certificate and its key, else HTTP.
 
 variable "datacenters" {
   type        = list(string)
   description = "Where it may run, for example [\"dc1\"]."
+}
+
+variable "front_door_address" {
+  type        = string
+  description = "Address that it listens on: 0.0.0.0 in a cluster, where the host's firewall says who may come, 127.0.0.1 on a single machine."
 }
 
 variable "front_door_port" {
@@ -12,11 +18,15 @@ variable "front_door_port" {
 
 job "front-door" {
   datacenters = var.datacenters
-  type        = "service"
+  type        = "system"
+
+  # Hosts of role front-door.
+  constraint {
+    attribute = "${meta.front_door}"
+    value     = "true"
+  }
 
   group "front-door" {
-    count = 1
-
     # A fixed port: no canary beside it on one machine. NGINX refuses a broken configuration before it serves one.
     update {
       max_parallel     = 1
@@ -78,10 +88,35 @@ job "front-door" {
         args    = ["-e", "stderr", "-p", "/local", "-c", "/local/nginx.conf"]
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
+      env {
+        FRONT_DOOR_ADDRESS = var.front_door_address
+      }
+
       template {
         data        = file("configs/nginx/front-door.conf")
         destination = "local/nginx.conf"
         change_mode = "noop"
+      }
+
+      # How it listens. A new certificate is taken into use without a pause: both parts of it are one file, so that no
+      # configuration is ever loaded with one of them.
+      template {
+        data          = file("configs/nginx/listen.conf")
+        destination   = "local/listen.conf"
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
+        splay         = "0s"
+      }
+
+      template {
+        data          = file("configs/nginx/certificate.pem")
+        destination   = "secrets/certificate.pem"
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
+        splay         = "0s"
       }
 
       template {

@@ -25,6 +25,11 @@ variable "versions" {
   description = "The release of each program: the SHA-256 sum of its binary, by name."
 }
 
+variable "version" {
+  type        = string
+  description = "This release of the program alone, as -var version=SUM; \"\" takes the one that versions names. The SHA-256 sum of its binary."
+}
+
 variable "postgres_address" {
   type        = string
   description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
@@ -45,14 +50,29 @@ variable "consul_address" {
   description = "Consul's HTTP address on the machine, for example 127.0.0.1:8500."
 }
 
+variable "deny_loopback" {
+  type        = bool
+  description = "Credentials that are tried out may not lead to the machine itself; the same as for workers."
+}
+
 variable "gateway_count" {
   type        = number
   description = "How many gateways, for example 1 on a single machine, 3 in a cluster."
 }
 
+locals {
+  version = var.version == "" ? var.versions["gateway"] : var.version
+}
+
 job "gateway" {
   datacenters = var.datacenters
   type        = "service"
+
+  # Hosts of role worker.
+  constraint {
+    attribute = "${meta.services}"
+    value     = "true"
+  }
 
   group "gateway" {
     count = var.gateway_count
@@ -84,6 +104,17 @@ job "gateway" {
       max_delay      = "30s"
     }
 
+    # One that falls takes as few of them along as can be. Not distinct_hosts: a release puts a canary beside them, also where all hosts have one.
+    spread {
+      attribute = "${node.unique.name}"
+      weight    = 100
+    }
+
+    spread {
+      attribute = "${meta.zone}"
+      weight    = 50
+    }
+
     network {
       port "http" {}
       port "metrics" {}
@@ -93,7 +124,7 @@ job "gateway" {
       name     = "gateway"
       port     = "http"
       provider = "consul"
-      tags     = ["version=${substr(var.versions["gateway"], 0, 12)}"]
+      tags     = ["version=${substr(local.version, 0, 12)}"]
 
       meta {
         alloc        = "${NOMAD_ALLOC_ID}"
@@ -120,11 +151,15 @@ job "gateway" {
         command = "/local/gateway"
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
       env {
         BIND_ADDRESS         = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR     = var.consul_address
         CREDENTIALS_KEY_FILE = "/secrets/credentials.keys"
         GOGC                 = "400" # their heaps are small: collections cost more than the memory
+        HTTP_DENY_LOOPBACK   = var.deny_loopback
         LOG_LEVEL            = var.log_level
         METRICS_PORT         = "${NOMAD_PORT_metrics}"
         NODE_ENV             = var.environment
@@ -132,12 +167,12 @@ job "gateway" {
       }
 
       artifact {
-        source      = "${var.artifacts_url}/gateway/${var.versions["gateway"]}/gateway"
+        source      = "${var.artifacts_url}/gateway/${local.version}/gateway"
         destination = "local/gateway"
         mode        = "file"
 
         options {
-          checksum = "sha256:${var.versions["gateway"]}"
+          checksum = "sha256:${local.version}"
         }
       }
 
@@ -152,9 +187,6 @@ job "gateway" {
         INTERNAL_TOKEN={{ .internal_token }}
         CREDENTIALS_TOKEN={{ .credentials_token }}
         JWT_SECRET={{ .jwt_secret }}
-        {{- with .consul_token }}
-        CONSUL_HTTP_TOKEN={{ . }}
-        {{- end }}
         {{- end }}
         EOT
         destination = "secrets/service.env"
@@ -166,7 +198,7 @@ job "gateway" {
       # one first, then further ones for a rotation (docs/credentials.md).
       template {
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/gateway" }}{{ .credentials_key }}{{ with .credentials_keys_more }},{{ . }}{{ end }}{{ end }}
+        {{ with nomadVar "nomad/jobs/gateway" }}{{ .credentials_key }}{{ with .credentials_keys_more.Value }},{{ . }}{{ end }}{{ end }}
         EOT
         destination = "secrets/credentials.keys"
         change_mode = "noop"

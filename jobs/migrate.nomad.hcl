@@ -25,14 +25,29 @@ variable "versions" {
   description = "The release of each program: the SHA-256 sum of its binary, by name."
 }
 
+variable "version" {
+  type        = string
+  description = "This release of the program alone, as -var version=SUM; \"\" takes the one that versions names. The SHA-256 sum of its binary."
+}
+
 variable "postgres_address" {
   type        = string
   description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
 }
 
+locals {
+  version = var.version == "" ? var.versions["migrate"] : var.version
+}
+
 job "migrate" {
   datacenters = var.datacenters
   type        = "batch"
+
+  # Hosts of role worker.
+  constraint {
+    attribute = "${meta.services}"
+    value     = "true"
+  }
 
   group "migrate" {
     count = 1
@@ -58,18 +73,21 @@ job "migrate" {
         command = "/local/migrate"
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
       env {
         LOG_LEVEL = var.log_level
         NODE_ENV  = var.environment
       }
 
       artifact {
-        source      = "${var.artifacts_url}/migrate/${var.versions["migrate"]}/migrate"
+        source      = "${var.artifacts_url}/migrate/${local.version}/migrate"
         destination = "local/migrate"
         mode        = "file"
 
         options {
-          checksum = "sha256:${var.versions["migrate"]}"
+          checksum = "sha256:${local.version}"
         }
       }
 

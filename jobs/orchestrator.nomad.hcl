@@ -25,6 +25,11 @@ variable "versions" {
   description = "The release of each program: the SHA-256 sum of its binary, by name."
 }
 
+variable "version" {
+  type        = string
+  description = "This release of the program alone, as -var version=SUM; \"\" takes the one that versions names. The SHA-256 sum of its binary."
+}
+
 variable "postgres_address" {
   type        = string
   description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
@@ -47,7 +52,7 @@ variable "consul_address" {
 
 variable "nomad_address" {
   type        = string
-  description = "Nomad's HTTP address, through which the leader scales the workers, for example http://127.0.0.1:4646."
+  description = "Nomad's API, through which the leader scales the workers: the task's own socket unix:///secrets/api.sock where ACLs are on, http://127.0.0.1:4646 where they are not."
 }
 
 variable "orchestrator_count" {
@@ -55,9 +60,19 @@ variable "orchestrator_count" {
   description = "How many orchestrators, at least 2: one leads, any of them takes over."
 }
 
+locals {
+  version = var.version == "" ? var.versions["orchestrator"] : var.version
+}
+
 job "orchestrator" {
   datacenters = var.datacenters
   type        = "service"
+
+  # Hosts of role worker.
+  constraint {
+    attribute = "${meta.services}"
+    value     = "true"
+  }
 
   group "orchestrator" {
     count = var.orchestrator_count
@@ -89,6 +104,17 @@ job "orchestrator" {
       max_delay      = "30s"
     }
 
+    # One that falls takes as few of them along as can be. Not distinct_hosts: a release puts a canary beside them, also where all hosts have one.
+    spread {
+      attribute = "${node.unique.name}"
+      weight    = 100
+    }
+
+    spread {
+      attribute = "${meta.zone}"
+      weight    = 50
+    }
+
     network {
       port "http" {}
       port "metrics" {}
@@ -98,7 +124,7 @@ job "orchestrator" {
       name     = "orchestrator"
       port     = "http"
       provider = "consul"
-      tags     = ["version=${substr(var.versions["orchestrator"], 0, 12)}"]
+      tags     = ["version=${substr(local.version, 0, 12)}"]
 
       meta {
         alloc        = "${NOMAD_ALLOC_ID}"
@@ -124,6 +150,14 @@ job "orchestrator" {
         command = "/local/orchestrator"
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
+      # NOMAD_TOKEN: who this is, as long as it runs. What it may do is an ACL policy for this job (docs/operations.md).
+      identity {
+        env = true
+      }
+
       env {
         BIND_ADDRESS     = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR = var.consul_address
@@ -137,12 +171,12 @@ job "orchestrator" {
       }
 
       artifact {
-        source      = "${var.artifacts_url}/orchestrator/${var.versions["orchestrator"]}/orchestrator"
+        source      = "${var.artifacts_url}/orchestrator/${local.version}/orchestrator"
         destination = "local/orchestrator"
         mode        = "file"
 
         options {
-          checksum = "sha256:${var.versions["orchestrator"]}"
+          checksum = "sha256:${local.version}"
         }
       }
 
@@ -155,12 +189,6 @@ job "orchestrator" {
         RABBITMQ_URL=amqp://orchestrator:{{ .rabbitmq_password }}@{{ with service "rabbitmq|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.rabbitmq_address}{{ end }}
         REDIS_URL=redis://orchestrator:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
-        {{- with .consul_token }}
-        CONSUL_HTTP_TOKEN={{ . }}
-        {{- end }}
-        {{- with .nomad_token }}
-        NOMAD_TOKEN={{ . }}
-        {{- end }}
         {{- end }}
         EOT
         destination = "secrets/service.env"

@@ -102,9 +102,10 @@ job "postgres" {
       }
 
       template {
-        data        = file("configs/postgres/pg_hba.conf")
-        destination = "local/pg_hba.conf"
-        change_mode = "noop"
+        data          = file("configs/postgres/pg_hba.conf")
+        destination   = "local/pg_hba.conf"
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
       }
 
       template {

@@ -101,6 +101,9 @@ job "prometheus" {
         ]
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
       env {
         CONSUL_HTTP_ADDR = var.consul_address
         GOGC             = "50"

@@ -25,6 +25,11 @@ variable "versions" {
   description = "The release of each program: the SHA-256 sum of its binary, by name."
 }
 
+variable "version" {
+  type        = string
+  description = "This release of the program alone, as -var version=SUM; \"\" takes the one that versions names. The SHA-256 sum of its binary."
+}
+
 variable "postgres_address" {
   type        = string
   description = "Where PostgreSQL is, as long as Consul doesn't know better, for example 127.0.0.1:15432."
@@ -55,9 +60,18 @@ variable "worker_slots" {
   description = "Executions that a worker runs at once at the most, for example 1000."
 }
 
+variable "deny_loopback" {
+  type        = bool
+  description = "Flows may not call the machine that they run on, where Consul's agent listens: true in a cluster, false where the machine at hand is all there is."
+}
+
 variable "worker_pool" {
   type        = string
   description = "The pool whose tasks its workers take; each pool is a job of its own, for example default (job worker) or gpu (job worker-gpu)."
+}
+
+locals {
+  version = var.version == "" ? var.versions["worker"] : var.version
 }
 
 job "worker" {
@@ -66,16 +80,22 @@ job "worker" {
   datacenters = var.datacenters
   type        = "service"
 
+  # Hosts of role worker.
+  constraint {
+    attribute = "${meta.services}"
+    value     = "true"
+  }
+
   group "worker" {
     count = var.worker_count
 
-    # Every change of the count is a deployment too: a short one, by the state of the task.
+    # Every change of the count is a deployment too, and blocks the next one: so a short one. By its check all the same, not by the
+    # state of the task alone: a release that runs and never gets a session would replace every worker that works.
     update {
       max_parallel     = 1
       canary           = 1
       auto_promote     = true
       auto_revert      = true
-      health_check     = "task_states"
       min_healthy_time = "1s"
       healthy_deadline = "2m"
     }
@@ -105,7 +125,7 @@ job "worker" {
       name     = "worker"
       port     = "http"
       provider = "consul"
-      tags     = ["version=${substr(var.versions["worker"], 0, 12)}"]
+      tags     = ["version=${substr(local.version, 0, 12)}"]
 
       meta {
         alloc        = "${NOMAD_ALLOC_ID}"
@@ -116,7 +136,7 @@ job "worker" {
         name     = "ready"
         type     = "http"
         path     = "/readyz"
-        interval = "2s"
+        interval = "1s"
         timeout  = "1500ms"
       }
     }
@@ -132,10 +152,14 @@ job "worker" {
         command = "/local/worker"
       }
 
+      # With ACLs its workload identity becomes a token of Consul's that may do what this job needs; without them it says nothing.
+      consul {}
+
       env {
         BIND_ADDRESS         = "${NOMAD_IP_http}"
         CONSUL_HTTP_ADDR     = var.consul_address
         GATEWAY_URL          = "consul://gateway"
+        HTTP_DENY_LOOPBACK   = var.deny_loopback
         LOG_LEVEL            = var.log_level
         MAX_CONCURRENT_FLOWS = var.worker_slots
         MEMORY_LIMIT_MB      = "1024"
@@ -149,12 +173,12 @@ job "worker" {
       }
 
       artifact {
-        source      = "${var.artifacts_url}/worker/${var.versions["worker"]}/worker"
+        source      = "${var.artifacts_url}/worker/${local.version}/worker"
         destination = "local/worker"
         mode        = "file"
 
         options {
-          checksum = "sha256:${var.versions["worker"]}"
+          checksum = "sha256:${local.version}"
         }
       }
 
@@ -169,9 +193,6 @@ job "worker" {
         REDIS_URL=redis://worker:{{ .redis_password }}@{{ with service "redis|any" }}{{ with index . 0 }}{{ .Address }}:{{ .Port }}{{ end }}{{ else }}${var.redis_address}{{ end }}
         INTERNAL_TOKEN={{ .internal_token }}
         CREDENTIALS_TOKEN={{ .credentials_token }}
-        {{- with .consul_token }}
-        CONSUL_HTTP_TOKEN={{ . }}
-        {{- end }}
         {{- end }}
         EOT
         destination = "secrets/service.env"

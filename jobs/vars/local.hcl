@@ -11,5 +11,11 @@ worker_count       = 2
 worker_pool        = "default"
 worker_slots       = 1000
 
+# The release is in versions, which make up writes; -var version=SUM goes to another (docs/operations.md).
+version = ""
+
+# Flows that call what runs on this machine are what it is for.
+deny_loopback = false
+
 # Two cores for everything.
 rabbitmq_schedulers = 1

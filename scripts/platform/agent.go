@@ -45,7 +45,7 @@ func agents() []agent {
 		},
 		{
 			Name: "nomad-client", Program: "nomad",
-			Layers: []string{"base.hcl", "client.hcl", "templates.hcl", "system.hcl", "artifacts.hcl.tmpl", "volumes.hcl.tmpl", "machine-client.hcl.tmpl"},
+			Layers: []string{"base.hcl", "client.hcl", "templates.hcl", "system.hcl", "all-roles.hcl", "artifacts.hcl.tmpl", "volumes.hcl.tmpl", "machine-client.hcl.tmpl"},
 			Ports:  []string{"NOMAD_CLIENT_PORT"},
 		},
 	}

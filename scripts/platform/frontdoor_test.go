@@ -34,19 +34,31 @@ type instance struct {
 type frontDoor struct {
 	URL, StatusURL string
 	log            bytes.Buffer
+	client         *http.Client
+	render         func(t *testing.T)
+	signal         func(syscall.Signal) error
 }
 
+// item is what Nomad's templates see of one value of a Nomad Variable.
+type item struct{ Value string }
+
 func startFrontDoor(t *testing.T, passing, any []instance) *frontDoor {
+	t.Helper()
+	return startFrontDoorWith(t, passing, any, nil)
+}
+
+// startFrontDoorWith is with what stands in the Nomad Variable nomad/jobs/front-door; nil: there is none.
+func startFrontDoorWith(t *testing.T, passing, any []instance, variable map[string]item) *frontDoor {
 	t.Helper()
 	if _, err := exec.LookPath("nginx"); err != nil {
 		t.Fatalf("no nginx: %v; scripts/install --role dev brings it", err)
 	}
 	dir := t.TempDir()
-	http, status := freePort(t), freePort(t)
+	door, status := freePort(t), freePort(t)
 	functions := template.FuncMap{
 		"env": func(name string) string {
 			return map[string]string{
-				"NOMAD_IP_http": loopback, "NOMAD_PORT_http": itoa(http), "NOMAD_IP_status": loopback, "NOMAD_PORT_status": itoa(status),
+				"FRONT_DOOR_ADDRESS": loopback, "NOMAD_PORT_http": itoa(door), "NOMAD_IP_status": loopback, "NOMAD_PORT_status": itoa(status),
 			}[name]
 		},
 		"service": func(query string) []instance {
@@ -55,8 +67,40 @@ func startFrontDoor(t *testing.T, passing, any []instance) *frontDoor {
 			}
 			return passing
 		},
+		"nomadVarExists": func(string) bool { return variable != nil },
+		"nomadVar":       func(string) map[string]item { return variable },
 	}
-	for source, target := range map[string]string{"front-door.conf": "nginx.conf", "proxy.conf": "proxy.conf", "gateways.conf": "gateways.conf", "index.html": "html/index.html"} {
+	render := func(t *testing.T) { renderFrontDoor(t, dir, functions) }
+	render(t)
+	f := &frontDoor{
+		URL: "http://" + net.JoinHostPort(loopback, itoa(door)), StatusURL: "http://" + net.JoinHostPort(loopback, itoa(status)),
+		client: http.DefaultClient, render: render,
+	}
+	cmd := exec.Command("nginx", "-e", "stderr", "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	cmd.Stderr = &f.log
+	unprivileged(t, cmd, dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.signal = func(s syscall.Signal) error { return cmd.Process.Signal(s) }
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("nginx said:\n%s", f.log.String())
+		}
+	})
+	f.waitReady(t)
+	return f
+}
+
+// renderFrontDoor writes the configuration as Nomad would.
+func renderFrontDoor(t *testing.T, dir string, functions template.FuncMap) {
+	t.Helper()
+	for source, target := range map[string]string{
+		"front-door.conf": "nginx.conf", "listen.conf": "listen.conf", "certificate.pem": "certificate.pem", "proxy.conf": "proxy.conf",
+		"gateways.conf": "gateways.conf", "index.html": "html/index.html",
+	} {
 		text, err := os.ReadFile(filepath.Join(root(t), "configs", "nginx", source))
 		if err != nil {
 			t.Fatal(err)
@@ -69,27 +113,11 @@ func startFrontDoor(t *testing.T, passing, any []instance) *frontDoor {
 		if err != nil {
 			t.Fatalf("render %s: %v", source, err)
 		}
-		moved := strings.ReplaceAll(out.String(), "/local", dir)
+		moved := strings.NewReplacer("/local", dir, "/secrets", dir).Replace(out.String())
 		if err := writeFile(filepath.Join(dir, target), []byte(moved), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	f := &frontDoor{URL: "http://" + net.JoinHostPort(loopback, itoa(http)), StatusURL: "http://" + net.JoinHostPort(loopback, itoa(status))}
-	cmd := exec.Command("nginx", "-e", "stderr", "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
-	cmd.Stderr = &f.log
-	unprivileged(t, cmd, dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("nginx said:\n%s", f.log.String())
-		}
-	})
-	f.waitReady(t)
-	return f
 }
 
 // unprivileged makes NGINX run as its job does: as www-data, when the test itself is root.
@@ -160,7 +188,7 @@ func (f *frontDoor) do(t *testing.T, method, path, body string, header ...string
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := f.client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

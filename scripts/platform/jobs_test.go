@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -96,7 +97,7 @@ func TestJobFilesFollowTheHouseRules(t *testing.T) {
 		inOrder(t, name, text, []string{"\njob ", "\n  group ", "\n    count ", "\n    update ", "\n    restart ", "\n    reschedule ", "\n    network ", "\n    service ", "\n    task "})
 		inOrder(t, name, text, []string{"\n      driver ", "\n      user ", "\n      kill_timeout ", "\n      config ", "\n      env ", "\n      artifact ", "\n      template ", "\n      resources "})
 	}
-	for _, file := range []string{"local.hcl"} {
+	for _, file := range []string{"local.hcl", "cluster.hcl"} {
 		b, err := os.ReadFile(filepath.Join(root(t), "jobs", "vars", file))
 		if err != nil {
 			t.Fatal(err)
@@ -141,10 +142,15 @@ func TestAgentLayersAreShort(t *testing.T) {
 	}
 }
 
+type constraint struct{ LTarget, RTarget string }
+
 // rendered is the part of Nomad's job that the tests look at.
 type rendered struct {
-	ID         string
-	TaskGroups []struct {
+	ID, Type    string
+	Constraints []constraint
+	TaskGroups  []struct {
+		Spreads  []struct{ Attribute string }
+		Volumes  map[string]struct{ Source string }
 		Networks []struct {
 			DynamicPorts  []struct{ Label string }
 			ReservedPorts []struct{ Label string }
@@ -160,6 +166,7 @@ type rendered struct {
 		Tasks []struct {
 			Driver    string
 			User      string
+			Consul    *struct{}
 			Artifacts []struct {
 				GetterSource  string
 				GetterOptions map[string]string
@@ -194,23 +201,61 @@ func TestRenderedJobs(t *testing.T) {
 	if err := s.jobVariables(versions, "/usr/lib/postgresql/15/bin"); err != nil {
 		t.Fatal(err)
 	}
-	for name := range jobFiles(t) {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			spec, err := s.runner(ground.Ground{}).Render(t.Context(), name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := json.Marshal(spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var j rendered
-			if err := json.Unmarshal(b, &j); err != nil {
-				t.Fatal(err)
-			}
-			checkRendered(t, name, j, versions[name])
-		})
+	// What flowcluster writes beside jobs/vars/cluster.hcl.
+	cluster := filepath.Join(t.TempDir(), "cluster.hcl")
+	written := fmt.Sprintf("front_door_port = 8080\npostgres_address = \"10.0.0.3:15432\"\npostgres_bin = \"/usr/lib/postgresql/15/bin\"\nrabbitmq_address = \"10.0.0.3:15671\"\n"+
+		"redis_address = \"10.0.0.3:16379\"\nversions = { gateway = %q, orchestrator = %[1]q, worker = %[1]q, migrate = %[1]q }\n", sum)
+	if err := os.WriteFile(cluster, []byte(written), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	local := s.runner(ground.Ground{}).Renderer
+	many := local
+	many.VarFiles = []string{filepath.Join(root(t), "jobs", "vars", "cluster.hcl"), cluster}
+	for kind, renderer := range map[string]jobs.Renderer{"local": local, "cluster": many} {
+		for name := range jobFiles(t) {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				spec, err := renderer.Render(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := json.Marshal(spec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var j rendered
+				if err := json.Unmarshal(b, &j); err != nil {
+					t.Fatal(err)
+				}
+				checkRendered(t, name, j, versions[name])
+				checkPlacement(t, name, j)
+			})
+		}
+	}
+}
+
+// checkPlacement: a job runs on the hosts of its role, and whoever asks Consul anything has a token for it where tokens are needed.
+func checkPlacement(t *testing.T, name string, j rendered) {
+	t.Helper()
+	group, task := j.TaskGroups[0], j.TaskGroups[0].Tasks[0]
+	meta := map[string]string{"gateway": "services", "orchestrator": "services", "worker": "services", "migrate": "services", "front-door": "front_door"}[name]
+	constrained := slices.ContainsFunc(j.Constraints, func(c constraint) bool { return c.LTarget == "${meta."+meta+"}" && c.RTarget == "true" })
+	_, volume := group.Volumes[name] // only hosts of role data have one of its own
+	if meta != "" && !constrained || meta == "" && !volume {
+		t.Errorf("constraints %+v, volumes %v: neither keeps it on the hosts of its role", j.Constraints, group.Volumes)
+	}
+	asks := task.Env["CONSUL_HTTP_ADDR"] != ""
+	for _, tmpl := range task.Templates {
+		asks = asks || regexp.MustCompile(`\{\{[^}]*\b(with|range) [^}]*\bservices?\b`).MatchString(tmpl.EmbeddedTmpl)
+	}
+	if asks != (task.Consul != nil) {
+		t.Errorf("asks Consul: %v, has a consul block: %v", asks, task.Consul != nil)
+	}
+	if everywhere := name == "artifacts" || name == "front-door"; everywhere != (j.Type == "system") {
+		t.Errorf("type %s", j.Type)
+	}
+	if (name == "gateway" || name == "orchestrator") && len(group.Spreads) != 2 {
+		t.Errorf("spreads %v, want hosts and zones", group.Spreads)
 	}
 }
 
@@ -262,8 +307,8 @@ func checkRendered(t *testing.T, name string, j rendered, version string) {
 		}
 	}
 	for key, value := range task.Env {
-		if strings.HasSuffix(key, "_FILE") && strings.HasPrefix(value, "/secrets/") {
-			continue // where the secret is, not the secret
+		if strings.HasSuffix(key, "_FILE") && strings.HasPrefix(value, "/secrets/") || value == "unix:///secrets/api.sock" {
+			continue // where the secret is, not the secret; the socket of the task's API
 		}
 		if regexp.MustCompile(`(?i)password|token|secret`).MatchString(key + value) {
 			t.Errorf("environment %s=%q looks like a secret in a job file", key, value)

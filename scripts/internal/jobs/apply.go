@@ -31,6 +31,9 @@ func (r Runner) Apply(ctx context.Context, p *console.Part, name string, spec ma
 	if err != nil {
 		return false, err
 	}
+	if current, err = r.retype(ctx, p, current, spec); err != nil {
+		return false, err
+	}
 	index := uint64(0)
 	if current != nil {
 		preserveCounts(spec, current)
@@ -79,6 +82,7 @@ func (r Runner) plan(ctx context.Context, name string, spec map[string]any) (dif
 // Allocation is one placement of a group.
 type Allocation struct {
 	ID                 string
+	NodeID             string
 	JobVersion         uint64
 	TaskGroup          string
 	ClientStatus       string

@@ -33,14 +33,18 @@ func (r Runner) Healthy(ctx context.Context, name string) (bool, string, error) 
 			return false, name + ": " + lowerFirst(deployment.StatusDescription), nil
 		}
 	}
+	wanted, err := r.wanted(ctx, j)
+	if err != nil {
+		return false, name + ": no word of its allocations", nil
+	}
 	for _, group := range j.TaskGroups {
 		for _, service := range group.Services {
 			var passing []struct{}
 			if err := r.Consul.Get(ctx, "/v1/health/service/"+service.Name+"?passing=true", &passing); err != nil {
 				return false, name + ": no word from Consul", nil
 			}
-			if len(passing) < group.Count {
-				return false, fmt.Sprintf("%s: %d of %d healthy", name, len(passing), group.Count), nil
+			if count := max(group.Count, wanted); len(passing) < count {
+				return false, fmt.Sprintf("%s: %d of %d healthy", name, len(passing), count), nil
 			}
 		}
 	}
