@@ -71,6 +71,10 @@ build: need-go ## Every program, into bin/
 release: need-go ## Programs for each processor, jobs, installer, parts list, sums: VERSION=1.4.0 [OUT=dist]. The same source gives the same bytes
 	@go run ./scripts/release --version "$(VERSION)" --out "$(or $(OUT),dist)"
 
+.PHONY: bundle
+bundle: need-go ## The one file that a cluster is made of: VERSION=1.4.0 [OUT=dist] [PACKAGES=yes, for hosts without a network beyond each other]
+	@go run ./scripts/bundle --version "$(VERSION)" --out "$(or $(OUT),dist)" --packages "$(or $(PACKAGES),no)"
+
 .PHONY: fmt
 fmt: need-go ## Format Go and HCL in place
 	@scripts/fmt

@@ -9,15 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"syscall"
 	"time"
+
+	"flowplatform/scripts/internal/bundle"
 )
 
 // architectures are those of the machines that a release is for.
 var architectures = []string{"amd64", "arm64"}
-
-var versionPattern = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 
 func main() { os.Exit(run()) }
 
@@ -29,7 +28,7 @@ func run() int {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if !versionPattern.MatchString(*version) {
+	if !bundle.VersionPattern.MatchString(*version) {
 		fmt.Fprintf(os.Stderr, "release: VERSION=%q is no version: three numbers and at most a suffix, like 1.4.0 or 1.5.0-rc.1\n", *version)
 		return 2
 	}

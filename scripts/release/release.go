@@ -2,17 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"flowplatform/scripts/internal/archive"
+	"flowplatform/scripts/internal/parts"
 	"flowplatform/scripts/internal/programs"
 )
 
@@ -20,8 +18,6 @@ import (
 var carried = []string{"jobs", "configs", "scripts/install", "scripts/hashistack"}
 
 const (
-	sumsName     = "SHA256SUMS"
-	sbomName     = "sbom.cdx.json"
 	versionsName = "versions.hcl"
 )
 
@@ -54,11 +50,7 @@ func (r *release) make(ctx context.Context) error {
 			return fmt.Errorf("linux-%s: %w", arch, err)
 		}
 	}
-	sums, err := sumsOf(work)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(work, sumsName), sums, 0o644); err != nil {
+	if err := archive.WriteSums(work); err != nil {
 		return err
 	}
 	return os.Rename(work, r.dir)
@@ -75,7 +67,7 @@ func (r *release) bundle(ctx context.Context, work, arch string) error {
 	}
 	versions := map[string]string{}
 	for _, p := range programs.Released() {
-		sum, err := sumOf(filepath.Join(bin, p))
+		sum, err := archive.Sum(filepath.Join(bin, p))
 		if err != nil {
 			return err
 		}
@@ -85,27 +77,23 @@ func (r *release) bundle(ctx context.Context, work, arch string) error {
 		return err
 	}
 	r.say("%s: parts list", name)
-	parts, err := partsOf(bin, r.version, arch)
+	list, err := parts.List(bin, r.version, arch, append(programs.Released(), programs.CommandLine))
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, sbomName), parts, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, parts.Name), list, 0o644); err != nil {
 		return err
 	}
 	for _, path := range carried {
-		if err := copyTree(filepath.Join(r.root, path), filepath.Join(dir, path)); err != nil {
+		if err := archive.CopyTree(filepath.Join(r.root, path), filepath.Join(dir, path)); err != nil {
 			return err
 		}
 	}
-	sums, err := sumsOf(dir)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, sumsName), sums, 0o644); err != nil {
+	if err := archive.WriteSums(dir); err != nil {
 		return err
 	}
 	r.say("%s: archive", name)
-	return archive(dir, name, dir+".tar.gz")
+	return archive.Pack(ctx, dir, name, dir+".tar.gz", nil)
 }
 
 // versionsHCL is the var-file that the jobs take: a program's version is the sum of its bytes, which Nomad checks when it fetches it.
@@ -117,74 +105,4 @@ func versionsHCL(version string, versions map[string]string) []byte {
 	}
 	b.WriteString("}\n")
 	return []byte(b.String())
-}
-
-func sumOf(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// sumsOf lists the files below a directory as sha256sum --check reads it.
-func sumsOf(dir string) ([]byte, error) {
-	var b strings.Builder
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		sum, err := sumOf(path)
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&b, "%s  %s\n", sum, filepath.ToSlash(name))
-		return nil
-	})
-	return []byte(b.String()), err
-}
-
-// copyTree copies a file or a directory. Only plain files are carried.
-func copyTree(from, to string) error {
-	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, rel)
-		if e.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		if !e.Type().IsRegular() {
-			return fmt.Errorf("%s is no plain file", path)
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return err
-		}
-		return os.WriteFile(target, content, modeOf(e))
-	})
-}
-
-// modeOf is 0755 for what may be run and 0644 for the rest: what umask and checkout make of modes must not show.
-func modeOf(e fs.DirEntry) fs.FileMode {
-	if info, err := e.Info(); err == nil && info.Mode()&0o100 != 0 {
-		return 0o755
-	}
-	return 0o644
 }

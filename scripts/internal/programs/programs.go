@@ -18,20 +18,50 @@ const CommandLine = "flowctl"
 // Released are the programs that Nomad runs.
 func Released() []string { return []string{"gateway", "orchestrator", "worker", "migrate"} }
 
-// Build builds all programs of the checkout root into a directory, for a processor ("" is this machine's).
+// Host and Cluster make a cluster: one on each host, the other where its operator is.
+const (
+	Host    = "flownode"
+	Cluster = "flowcluster"
+)
+
+// Build builds the released programs and the command line of the checkout root into a directory, for a processor ("" is this machine's).
 func Build(ctx context.Context, root, into, arch string) error {
+	var packages []string
+	for _, name := range append(Released(), CommandLine) {
+		packages = append(packages, "./services/"+name)
+	}
+	return build(ctx, root, into+"/", arch, packages...)
+}
+
+// BuildClustering builds Host and Cluster.
+func BuildClustering(ctx context.Context, root, into, arch string) error {
+	for name, source := range map[string]string{Host: "./scripts/node", Cluster: "./scripts/cluster"} {
+		if _, err := os.Stat(filepath.Join(root, source)); err != nil {
+			continue
+		}
+		if err := build(ctx, root, filepath.Join(into, name), arch, source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build builds packages into a directory (into ends in a slash), or one into a file.
+func build(ctx context.Context, root, into, arch string, packages ...string) error {
+	directory := strings.HasSuffix(into, "/")
 	into, err := filepath.Abs(into)
 	if err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
-	if err := os.MkdirAll(into, 0o755); err != nil {
+	parent := filepath.Dir(into)
+	if directory {
+		parent, into = into, into+"/"
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
 	// Without symbols for debuggers, which are a third of it: every new worker fetches and checks its program. Stack traces need none.
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", into + "/"}
-	for _, name := range append(Released(), CommandLine) {
-		args = append(args, "./services/"+name)
-	}
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", into}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off")

@@ -1,4 +1,5 @@
-package main
+// Package parts makes the software bill of materials of built programs.
+package parts
 
 import (
 	"bytes"
@@ -11,12 +12,15 @@ import (
 
 	"github.com/CycloneDX/cyclonedx-go"
 
-	"flowplatform/scripts/internal/programs"
+	"flowplatform/scripts/internal/archive"
 )
 
-// partsOf is the software bill of materials of the programs in a directory, as CycloneDX 1.6: each program, the modules that were linked into it as the
-// linker wrote them down, and Go itself. It holds no time and no serial number, so that it is the same for the same source.
-func partsOf(bin, version, arch string) ([]byte, error) {
+// Name is the file in which a release and a bundle carry it.
+const Name = "sbom.cdx.json"
+
+// List is the software bill of materials of Go programs, as CycloneDX 1.6: each program, the modules that were linked into it as the linker wrote them
+// down, and Go itself. It holds no time and no serial number, so that it is the same for the same source. Programs are paths below dir.
+func List(dir, version, arch string, programs []string) ([]byte, error) {
 	bom := cyclonedx.NewBOM()
 	bom.SpecVersion = cyclonedx.SpecVersion1_6
 	bom.Metadata = &cyclonedx.Metadata{Component: &cyclonedx.Component{BOMRef: "flowplatform", Type: cyclonedx.ComponentTypeApplication, Name: "flowplatform", Version: version,
@@ -24,17 +28,18 @@ func partsOf(bin, version, arch string) ([]byte, error) {
 	parts := map[string]cyclonedx.Component{}
 	var needs []cyclonedx.Dependency
 	var all []string
-	for _, name := range slices.Sorted(slices.Values(append(programs.Released(), programs.CommandLine))) {
-		path := filepath.Join(bin, name)
+	for _, path := range slices.Sorted(slices.Values(programs)) {
+		name := filepath.Base(path)
+		path = filepath.Join(dir, path)
 		info, err := buildinfo.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		sum, err := sumOf(path)
+		sum, err := archive.Sum(path)
 		if err != nil {
 			return nil, err
 		}
-		parts[name] = cyclonedx.Component{BOMRef: name, Type: cyclonedx.ComponentTypeApplication, Name: name, Version: version, Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: sum}}}
+		parts[name] = cyclonedx.Component{BOMRef: name, Type: cyclonedx.ComponentTypeApplication, Name: name, Version: versionOf(info, version), Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: sum}}}
 		all = append(all, name)
 		refs := []string{part(parts, "stdlib", info.GoVersion)}
 		for _, m := range info.Deps {
@@ -54,6 +59,14 @@ func partsOf(bin, version, arch string) ([]byte, error) {
 		return nil, fmt.Errorf("parts list: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// versionOf is a program's version: its module's, for what comes from elsewhere and is built as it is there, and the platform's for its own.
+func versionOf(info *debug.BuildInfo, own string) string {
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	return own
 }
 
 func module(parts map[string]cyclonedx.Component, m *debug.Module) string {
