@@ -39,7 +39,7 @@ variable "ssh" {
   description = "How the hosts are reached: user (root, or one who may sudo without a password), private_key_file (\"\": what your SSH agent and configuration have), public_keys that new machines get."
 
   validation {
-    condition     = var.ssh.private_key_file == "" || fileexists(var.ssh.private_key_file)
+    condition     = var.ssh.private_key_file == "" ? true : fileexists(var.ssh.private_key_file)
     error_message = "ssh.private_key_file names no file. Leave it out to use your SSH agent."
   }
 
