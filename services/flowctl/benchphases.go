@@ -64,7 +64,7 @@ func (b *bench) flow(name, document string, args ...any) (protocol.ID, error) {
 }
 
 func (b *bench) options(flow protocol.ID, query string) load.Options {
-	return load.Options{Server: b.client.Server, Token: b.client.Token, Path: "/flows/" + flow.String() + "/executions" + query, Body: `{"input":` + benchInput + `}`}
+	return load.Options{Server: b.client.Server, Token: b.client.Token, TLS: b.client.TLS, Path: "/flows/" + flow.String() + "/executions" + query, Body: `{"input":` + benchInput + `}`}
 }
 
 func (b *bench) say(format string, args ...any) {

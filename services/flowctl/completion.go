@@ -178,6 +178,9 @@ func flowNames(ctx context.Context, given map[string]string) []string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	c, err := client.New(cmp.Or(given["server"], os.Getenv("FLOW_SERVER")), cmp.Or(given["token"], os.Getenv("FLOW_TOKEN")))
+	if err == nil {
+		err = c.TrustFile(cmp.Or(given["ca-file"], os.Getenv("FLOW_CA_FILE")))
+	}
 	if err != nil {
 		return nil
 	}

@@ -31,6 +31,9 @@ func (l *loginCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := c.TrustFile(a.caFile); err != nil {
+		return err
+	}
 	if token == "" {
 		if token, err = l.newToken(a, c); err != nil {
 			return err
@@ -41,7 +44,7 @@ func (l *loginCommand) Run(a *app) error {
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
-	if err := client.Save(client.Login{Server: server, Token: token}); err != nil {
+	if err := client.Save(client.Login{Server: server, Token: token, CA: c.CA}); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.out, "Logged in to %s as %s (%s).\n", server, id.User, id.Role)

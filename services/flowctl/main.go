@@ -20,6 +20,7 @@ import (
 type commands struct {
 	Server string `help:"Address of the front door." env:"FLOW_SERVER" placeholder:"URL"`
 	Token  string `help:"API token; better in the environment than on the command line, which others can read." env:"FLOW_TOKEN" placeholder:"TOKEN"`
+	CAFile string `name:"ca-file" help:"Certificate (PEM) of the authority that the front door's certificate is from; login remembers it." env:"FLOW_CA_FILE" placeholder:"FILE"`
 	Output string `short:"o" help:"table for people, json for programs." enum:"table,json" default:"table"`
 
 	Login      loginCommand       `cmd:"" help:"Log in and remember it on this machine."`
@@ -56,6 +57,7 @@ type app struct {
 	json   bool
 	server string
 	token  string
+	caFile string
 }
 
 // api makes a client of the server that this machine is logged in to.
@@ -64,7 +66,10 @@ func (a *app) api() (*client.Client, error) {
 	if errors.Is(err, client.ErrNoLogin) {
 		return nil, fmt.Errorf("%w: run `flowctl login --server URL`, or set FLOW_SERVER and FLOW_TOKEN", err)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, c.TrustFile(a.caFile)
 }
 
 func main() {
@@ -97,7 +102,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "flowctl:", err)
 		return 2
 	}
-	a := &app{ctx: ctx, out: out, errs: errs, in: in, json: c.Output == "json", server: c.Server, token: c.Token}
+	a := &app{ctx: ctx, out: out, errs: errs, in: in, json: c.Output == "json", server: c.Server, token: c.Token, caFile: c.CAFile}
 	if err := kctx.Run(a); err != nil {
 		fmt.Fprintln(errs, "flowctl:", err)
 		return 1

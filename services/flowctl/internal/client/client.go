@@ -4,6 +4,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // ErrNoLogin says that neither a login, nor flags, nor the environment name a server and a token.
@@ -24,6 +24,7 @@ var ErrNoLogin = errors.New("not logged in")
 type Login struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`
+	CA     string `json:"ca,omitempty"` // PEM of the authority whose certificates the server shows; none: the system's
 }
 
 // Path of the file that keeps the login: $XDG_CONFIG_HOME/flowctl/config.json.
@@ -90,11 +91,14 @@ func saved() (Login, error) {
 type Client struct {
 	Server string
 	Token  string
+	CA     string      // PEM, see Trust
+	TLS    *tls.Config // for connections that aren't made here; nil: the defaults
 	http   *http.Client
 }
 
 // New takes server and token from the arguments, or from the saved login where they are empty.
 func New(server, token string) (*Client, error) {
+	authority := ""
 	if server == "" || token == "" {
 		l, err := saved()
 		if err != nil {
@@ -107,12 +111,20 @@ func New(server, token string) (*Client, error) {
 			if token == "" {
 				token = l.Token
 			}
+			authority = l.CA
 		}
 	}
 	if server == "" || token == "" {
 		return nil, ErrNoLogin
 	}
-	return Anonymous(server, token)
+	c, err := Anonymous(server, token)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Trust(authority); err != nil {
+		return nil, fmt.Errorf("the saved authority: %w (log in again)", err)
+	}
+	return c, nil
 }
 
 // Anonymous makes a client without looking for a saved login.
@@ -121,7 +133,7 @@ func Anonymous(server, token string) (*Client, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, fmt.Errorf("%q is not a server's address: it must look like http://localhost:8080", server)
 	}
-	return &Client{Server: strings.TrimRight(server, "/"), Token: token, http: &http.Client{Timeout: 90 * time.Second}}, nil
+	return &Client{Server: strings.TrimRight(server, "/"), Token: token, http: &http.Client{Timeout: timeout}}, nil
 }
 
 // Problem is an error of the API (RFC 9457).
@@ -178,7 +190,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) (in
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("%s does not answer: %w (is the platform up? `make up`)", c.Server, err)
+		return 0, unreachable(c.Server, err)
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))

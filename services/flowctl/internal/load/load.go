@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,6 +44,7 @@ type Result struct {
 type Options struct {
 	Server      string
 	Token       string
+	TLS         *tls.Config // whose certificates to believe; nil: what the system says
 	Path        string // below /api/v1
 	Body        string
 	Connections int
@@ -61,7 +63,7 @@ type outcome struct {
 // Run sends the same request again and again. At a fixed rate each request has its own due time, and its latency counts from there: a
 // stall shows in all the requests that it delayed.
 func Run(ctx context.Context, phase string, o Options) (Result, error) {
-	t, err := newTarget(o.Server, o.Token)
+	t, err := newTarget(o.Server, o.Token, o.TLS)
 	if err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
 	}
@@ -74,7 +76,7 @@ func Run(ctx context.Context, phase string, o Options) (Result, error) {
 	var wg sync.WaitGroup
 	for i := range outs {
 		wg.Go(func() {
-			c := conn{address: t.address}
+			c := conn{address: t.address, tls: t.tls}
 			defer c.close()
 			for {
 				n := ticket.Add(1) - 1
