@@ -15,7 +15,7 @@ variable "bundle" {
   description = "File that make bundle has made: all that hosts get. It is the version of the cluster; another file is an upgrade."
 
   validation {
-    condition     = fileexists(var.bundle)
+    condition     = try(fileexists(var.bundle), false)
     error_message = "There is no such file. Make one with: make bundle VERSION=1.0.0"
   }
 }
@@ -39,7 +39,7 @@ variable "ssh" {
   description = "How the hosts are reached: user (root, or one who may sudo without a password), private_key_file (\"\": what your SSH agent and configuration have), public_keys that new machines get."
 
   validation {
-    condition     = var.ssh.private_key_file == "" ? true : fileexists(var.ssh.private_key_file)
+    condition     = var.ssh.private_key_file == "" || try(fileexists(var.ssh.private_key_file), false)
     error_message = "ssh.private_key_file names no file. Leave it out to use your SSH agent."
   }
 
@@ -80,6 +80,11 @@ variable "front_door" {
   }
 
   validation {
+    condition     = try(var.front_door.count >= 1 && var.front_door.count <= 20 && floor(var.front_door.count) == var.front_door.count, var.front_door.count == null)
+    error_message = "front_door.count must be from 1 to 20; leave it out to have the front door on the workers."
+  }
+
+  validation {
     condition     = alltrue([for n in var.front_door.networks : can(cidrhost(n, 0))])
     error_message = "front_door.networks takes networks as CIDR, for example [\"0.0.0.0/0\"] for everybody."
   }
@@ -98,6 +103,11 @@ variable "servers" {
     condition     = var.servers == null || contains([1, 3, 5], try(var.servers.count, 3))
     error_message = "servers.count must be 1 (no failure is survived), 3 or 5."
   }
+
+  validation {
+    condition     = var.servers == null || try(var.servers.disk_gb >= 10, false)
+    error_message = "servers.disk_gb must be at least 10."
+  }
 }
 
 variable "workers" {
@@ -111,8 +121,13 @@ variable "workers" {
   description = "Machines that run gateways, orchestrators and workers. null: the platform's default; must be null where you write the hosts yourself."
 
   validation {
-    condition     = var.workers == null || try(var.workers.count >= 1 && var.workers.count <= 1000, false)
-    error_message = "workers.count must be from 1 to 1000."
+    condition     = var.workers == null || try(var.workers.count >= 1 && var.workers.count <= 1000 && floor(var.workers.count) == var.workers.count, false)
+    error_message = "workers.count must be a whole number from 1 to 1000."
+  }
+
+  validation {
+    condition     = var.workers == null || try(var.workers.disk_gb >= 10, false)
+    error_message = "workers.disk_gb must be at least 10."
   }
 }
 
@@ -140,6 +155,11 @@ variable "zones" {
   type        = list(string)
   default     = []
   description = "Zones over which machines are spread, in the platform's own words. Empty: the platform's default."
+
+  validation {
+    condition     = length(distinct(var.zones)) == length(var.zones) && !contains(var.zones, "")
+    error_message = "zones must name each zone once."
+  }
 }
 
 variable "on_destroy" {
