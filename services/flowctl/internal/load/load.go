@@ -45,7 +45,7 @@ type Options struct {
 	Server      string
 	Token       string
 	TLS         *tls.Config // whose certificates to believe; nil: what the system says
-	Path        string // below /api/v1
+	Path        string      // below /api/v1
 	Body        string
 	Connections int
 	Rate        float64 // requests a second over all connections; 0: as fast as they go
