@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,6 +19,41 @@ type NomadServer struct {
 // Nomad starts one for a test. The processes that it starts die with it.
 func Nomad(t testing.TB) *NomadServer {
 	t.Helper()
+	return startNomad(t, t.TempDir(), "")
+}
+
+// NomadWithACL starts one that asks everybody for a token; the second result is the management token. Its directory has a name short enough for the
+// sockets of its tasks' API, which may have 107 letters.
+func NomadWithACL(t testing.TB) (*NomadServer, string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // after the server has been killed, and its mounts with it
+	s := startNomad(t, dir, "acl {\n  enabled = true\n}\n")
+	var token struct{ SecretID string }
+	client := http.Client{Timeout: 10 * time.Second}
+	err = await(60*time.Second, s.proc, func() error { // until it has a leader
+		res, err := client.Post(s.Address()+"/v1/acl/bootstrap", "application/json", nil)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("bootstrap: status %d", res.StatusCode)
+		}
+		return json.NewDecoder(res.Body).Decode(&token)
+	})
+	if err != nil {
+		t.Fatalf("nomad: %v\n%s", err, s.proc.Output())
+	}
+	s.awaitNode(t, token.SecretID)
+	return s, token.SecretID
+}
+
+func startNomad(t testing.TB, dir, more string) *NomadServer {
+	t.Helper()
 	home, err := os.UserCacheDir()
 	if err != nil {
 		home = os.TempDir()
@@ -30,8 +66,7 @@ func Nomad(t testing.TB) *NomadServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	config := fmt.Sprintf(`
+	config := more + fmt.Sprintf(`
 name = "test"
 data_dir = %q
 bind_addr = "127.0.0.1"
@@ -86,9 +121,23 @@ consul {
 			t.Logf("nomad printed:\n%s", s.proc.Output())
 		}
 	})
+	if more == "" {
+		s.awaitNode(t, "")
+	}
+	return s
+}
+
+// awaitNode waits until its machine takes tasks.
+func (s *NomadServer) awaitNode(t testing.TB, token string) {
+	t.Helper()
 	client := http.Client{Timeout: time.Second}
-	err = await(60*time.Second, s.proc, func() error { // until its machine takes tasks
-		res, err := client.Get(s.Address() + "/v1/nodes?filter=" + "Status==%22ready%22")
+	err := await(60*time.Second, s.proc, func() error {
+		req, err := http.NewRequest(http.MethodGet, s.Address()+"/v1/nodes?filter="+"Status==%22ready%22", nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("X-Nomad-Token", token)
+		res, err := client.Do(req)
 		if err != nil {
 			return err
 		}
@@ -103,7 +152,6 @@ consul {
 	if err != nil {
 		t.Fatalf("nomad: %v\n%s", err, s.proc.Output())
 	}
-	return s
 }
 
 // Address is the URL of its HTTP API.

@@ -71,6 +71,7 @@ func until(t *testing.T, f *Fleet, what string, ok func(Group) bool) Group {
 
 // A real job goes up and down; a deployment refuses a new count for as long as it lasts, and no longer; a machine without room says so.
 func TestScaleARealJob(t *testing.T) {
+	t.Parallel()
 	f, err := New(Options{Address: testkit.Nomad(t).Address()})
 	if err != nil {
 		t.Fatal(err)
