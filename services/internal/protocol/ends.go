@@ -11,9 +11,9 @@ import (
 	"flowplatform/services/internal/flow"
 )
 
-// What follows an end: the one who called is told, and those who were called are cancelled.
+// What follows an end: the one who called is told, those who were called are cancelled, and flows that ask for bad ends are started (catch.go).
 
-// post leaves what the ends of a batch mean for others: a letter to whoever called, and one to cancel what was called. Their commit is the promise; to act on them is
+// post leaves what the ends of a batch mean for others: a letter to whoever called, one to cancel what was called, and a failure. Their commit is the promise; to act on them is
 // a transaction of its own (Post), which anyone may do, any number of times.
 func (b *batch) post() {
 	for i := range b.changes.Results {
@@ -22,6 +22,7 @@ func (b *batch) post() {
 		if !r.State.Final() {
 			continue
 		}
+		b.fail(r, res)
 		if !r.Parent.IsZero() {
 			b.changes.Posted = append(b.changes.Posted, endOfChild(r, res, b.now))
 			b.out.Mail = append(b.out.Mail, r.Parent)

@@ -131,6 +131,8 @@ type Changes struct {
 	Taken   []Letter     // stored ones that were taken: Execution and Taken are written. One that was taken before is an error
 	Called  []Call       // written down; their executions know from now on that they have children
 	Looked  []ID         // letters that are pending no more
+	// Failures are inserted where an error trigger asks for such ends; one that is there stays as it is.
+	Failures []Failure
 	// RemoteMade are inserted; one whose id exists stays as it is. RemoteHeld are locked ones: what a lease says of them is written. RemoteEnded end where they haven't yet. With
 	// the waits of an execution that ends its remote tasks end too, as cancelled.
 	RemoteMade, RemoteHeld, RemoteEnded []RemoteTask

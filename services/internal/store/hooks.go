@@ -20,6 +20,8 @@ type Hook struct {
 	Flows  bool // the flow answers, not the gateway
 	// Schedule: it is not a hook but a trigger.schedule, of which only Node counts beside it.
 	Schedule *ScheduleSpec
+	// Errors: it is a trigger.error, of which only Node counts beside it.
+	Errors *ErrorSpec
 }
 
 // HookTakenError says that another flow has a path already.
@@ -68,18 +70,25 @@ func (db *DB) changeFlow(ctx context.Context, op, sql string, hooks []Hook, args
 	return out, nil
 }
 
-// insertHooks stores hooks and schedules: hooks in the order of their paths, so that two flows that want the same ones wait for each other in the same order.
+// insertHooks stores hooks, schedules and the trigger.error: hooks in the order of their paths, so that two flows that want the same ones wait for each other in the same order.
 func (t *tx) insertHooks(ctx context.Context, op string, f Flow, hooks []Hook) error {
 	specs := map[string]ScheduleSpec{}
+	var ends Hook
 	for _, h := range hooks {
 		if h.Schedule != nil {
 			specs[h.Node] = *h.Schedule
+		}
+		if h.Errors != nil {
+			ends = h
 		}
 	}
 	if err := t.replaceSchedules(ctx, f, specs); err != nil {
 		return explain(op, err)
 	}
-	hooks = slices.DeleteFunc(slices.Clone(hooks), func(h Hook) bool { return h.Schedule != nil })
+	if err := t.replaceErrorTrigger(ctx, f, ends.Node, ends.Errors); err != nil {
+		return explain(op, err)
+	}
+	hooks = slices.DeleteFunc(slices.Clone(hooks), func(h Hook) bool { return h.Schedule != nil || h.Errors != nil })
 	slices.SortFunc(hooks, func(a, b Hook) int { return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method) })
 	for _, h := range hooks {
 		respond := "immediately"

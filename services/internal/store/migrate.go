@@ -21,7 +21,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the migration that this build was written for. A newer schema is fine: migrations only add, until no build needs what they take away.
-const SchemaVersion = 5
+const SchemaVersion = 13
 
 // PartitionDays is how many days ahead partitions are made.
 const PartitionDays = 7

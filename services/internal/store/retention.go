@@ -174,10 +174,11 @@ var old = map[string]string{
 	"dead_letters":     `at < $1`,
 	"decisions":        `id < $2 AND at < $1`,
 	"fires":            `at < $1`,
+	"catches":          `at < $1`,
 }
 
 // DeleteOld deletes a batch of a table's rows that are older than keep, and tells how many: idempotency_keys, sessions (settled ones), letters (taken or
-// expired), dead_letters, decisions, fires, audit (not below 90 days).
+// expired), dead_letters, decisions, fires, catches, audit (not below 90 days).
 func (db *DB) DeleteOld(ctx context.Context, table string, keep time.Duration) (n int, err error) {
 	if table == "audit" {
 		return writeOne(ctx, db, "DeleteOld", `SELECT flow_purge_audit(clock_timestamp() - $1::interval, $2)`, func(r pgx.Rows, v *int) error { return r.Scan(v) }, keep, DeleteBatch)

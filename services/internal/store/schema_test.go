@@ -98,6 +98,8 @@ func TestRights(t *testing.T) {
 		{`INSERT INTO terms (term, holder) VALUES (1, 'x')`, "o"}, {`DELETE FROM terms`, ""}, {`SELECT FROM decisions`, "go"}, {`DELETE FROM dead_letters`, "go"}, {`SELECT FROM dead_letters`, "go"},
 		{`UPDATE cursors SET position = 0`, "o"}, {`UPDATE fires SET term = term`, "go"}, {`UPDATE fires SET due_at = due_at`, "o"}, {`DELETE FROM schedules`, "g"}, {`UPDATE schedules SET paused = paused`, "g"}, {`UPDATE schedules SET next_due = next_due`, "go"}, {`INSERT INTO schedules (id, flow_id, name, cron) SELECT gen_random_uuid(), id, 'x', 'x' FROM flows LIMIT 0`, "g"},
 		{`INSERT INTO fires (schedule_id, due_at, term) VALUES (gen_random_uuid(), now(), 0)`, "go"}, {`DELETE FROM fires`, "o"},
+		{`SELECT FROM error_triggers`, "go"}, {`DELETE FROM error_triggers`, "g"}, {`UPDATE error_triggers SET node = node`, ""}, {`DELETE FROM failures`, "o"}, {`INSERT INTO failures (execution_id, retries, state, at) VALUES (gen_random_uuid(), 0, 'failed', now())`, "go"},
+		{`SELECT FROM catches`, "go"}, {`DELETE FROM catches`, "o"}, {`UPDATE catches SET reason = reason`, ""}, {`INSERT INTO catches (execution_id, retries, flow_id, node, state, above, outcome) VALUES (gen_random_uuid(), 0, gen_random_uuid(), 'n', 'failed', '{}', 'skipped')`, "o"},
 		{`SELECT FROM pauses`, "go"}, {`DELETE FROM pauses`, "g"}, {`INSERT INTO pauses (kind, name, reason, set_by) VALUES ('pool', 'x', 'x', 'x')`, "g"},
 		{`SELECT FROM bulk_items`, "go"}, {`UPDATE bulk_items SET outcome = outcome`, "o"}, {`UPDATE bulk_jobs SET done = done`, "o"}, {`UPDATE bulk_jobs SET stopped_by = stopped_by`, "go"}, {`DELETE FROM bulk_jobs`, "o"},
 		{`INSERT INTO bulk_jobs (id, action, asked_by, rate, total) VALUES (gen_random_uuid(), 'retry', 'x', 1, 1)`, "g"},

@@ -72,6 +72,9 @@ func (t *tx) Write(ctx context.Context, c *protocol.Changes) error {
 		return err
 	}
 	todo = append(todo, limits...)
+	if len(c.Failures) > 0 {
+		todo = append(todo, leaveFailures(c.Failures))
+	}
 	if len(c.Dead) > 0 {
 		todo = append(todo, insertDead(c.Dead, t.now))
 	}

@@ -48,6 +48,8 @@ type Broken struct {
 	AdmitWithoutKey    bool // whoever lets others in doesn't lock the keys
 	ArriveWithoutKey   bool // starts take room without the locks of the keys
 	ReleaseWithoutLock bool // a debounce is released on rows that are not locked
+	CatchAgain         bool // whoever catches a failure doesn't look whether it is still there
+	EndWithoutFailure  bool // a bad end leaves no failure: its error flows are started beside it, once
 }
 
 // brokenTx tells lies about rows to the transaction that it wraps.
@@ -145,6 +147,7 @@ func (x *brokenTx) Write(ctx context.Context, c *protocol.Changes) error {
 	}
 	x.twist(c.Rows)
 	x.b.forget(c)
+	x.b.silence(c)
 	c = x.apart(c)
 	for i := range c.Rows {
 		c.Rows[i].Shard = indexOf(c.Rows[i].ID) % shards

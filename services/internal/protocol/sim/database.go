@@ -32,6 +32,7 @@ type database struct {
 	downTill int64
 	downFrom int64
 	control  control
+	catching catching
 }
 
 type execution struct {
@@ -333,6 +334,7 @@ func (db *database) take(c *protocol.Changes, s *Sim) {
 		}
 	}
 	db.takeLetters(c, s)
+	db.takeFailures(c)
 	db.takeRemote(c, s)
 	for _, d := range c.Dead {
 		if slices.ContainsFunc(db.dead, func(o protocol.DeadLetter) bool { return o.ID == d.ID }) {

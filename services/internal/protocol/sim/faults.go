@@ -258,6 +258,9 @@ func (s *Sim) start(h *host) {
 		if len(s.db.scheds) > 0 {
 			s.spawn(h, o.fires)
 		}
+		if len(s.db.catching.triggers) > 0 {
+			s.spawn(h, o.catches)
+		}
 		if len(s.arrivals) > 0 {
 			s.spawn(h, o.admits)
 		}

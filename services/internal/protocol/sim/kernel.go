@@ -315,7 +315,7 @@ type Counts struct {
 	Faults, Acts, Claims, Refused, ClaimUnknown, Held, Cuts, Deaths, Old, Timers, Cancels, TimedOut, Undone, Yields, UnknownCommits, RefusedCommits,
 	LockTimeouts, Reconciled, Finals, Holes, HoleHarm, Overlaps, ComeBacks, Parked, Failures, Orphans, Ghosts, LostReports, RefusedValues, Checkpoints, Gone, BlindActs, Retries, Pauses, Resumes, Fires, FiresDropped, FiresFenced, Backfills, Posts, Swept, Children, Taken,
 	RemoteLeases, RemoteEnds, RemoteRefused, RemoteLost, RemoteExpired,
-	Starts, StartsRefused, StartsMerged, LetIn, Released int
+	Starts, StartsRefused, StartsMerged, LetIn, Released, Catches int
 }
 
 // Add sums two counts.

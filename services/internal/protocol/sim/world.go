@@ -168,6 +168,7 @@ func (s *Sim) committed(i int, o, n protocol.Row, t *txn) {
 	if s.tracing {
 		s.tr("%s %s: E%d %s a%d/%d S%d cancel %q → %s a%d/%d S%d cancel %q", t.p.h.name(), t.name, i, o.State, o.Attempt, o.Seq, indexOf(o.Owner), o.Cancel, n.State, n.Attempt, n.Seq, indexOf(n.Owner), n.Cancel)
 	}
+	s.fell(o, n)
 	if n.Attempt != o.Attempt || n.State.Final() {
 		s.db.execs[i].over = s.now
 	}
@@ -262,7 +263,7 @@ func (s *Sim) unsuccessful(i int, e *execution) {
 
 // drained: all is settled, nothing is on its way.
 func (s *Sim) drained() bool {
-	if !s.over() || !s.arrived() {
+	if !s.over() || !s.arrived() || !s.calm() {
 		return false
 	}
 	for _, i := range s.want {
