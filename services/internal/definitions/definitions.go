@@ -47,6 +47,8 @@ type Version struct {
 	Hooks   []Hook
 	// Schedules are what the version's trigger.schedule nodes say.
 	Schedules []Schedule
+	// Errors is what the version's trigger.error says; nil: it has none.
+	Errors *ErrorTrigger
 	// Responders are the nodes that answer a hook for the flow.
 	Responders []string
 }
@@ -96,6 +98,7 @@ type Checked struct {
 	Document   json.RawMessage
 	Hooks      []Hook
 	Schedules  []Schedule
+	Errors     *ErrorTrigger
 }
 
 // Check judges a document: every problem at once, sorted as the document is read. err is about us, not about the document.
@@ -111,6 +114,8 @@ func (d *Definitions) Check(ctx context.Context, doc []byte) (Checked, []flow.Pr
 	problems = append(problems, novel(problems, more)...)
 	schedules, more := schedulesOf(def)
 	problems = append(problems, novel(problems, more)...)
+	ends, more := errorTriggerOf(def)
+	problems = append(problems, novel(problems, more)...)
 	more, err := d.checkCredentials(ctx, def)
 	if err != nil {
 		return Checked{}, nil, err
@@ -123,7 +128,7 @@ func (d *Definitions) Check(ctx context.Context, doc []byte) (Checked, []flow.Pr
 	if err != nil {
 		return Checked{}, nil, fmt.Errorf("write the flow document: %w", err)
 	}
-	return Checked{Definition: def, Document: stored, Hooks: hooks, Schedules: schedules}, nil, nil
+	return Checked{Definition: def, Document: stored, Hooks: hooks, Schedules: schedules, Errors: ends}, nil, nil
 }
 
 // novel leaves out problems at places that have one already: a field that could not be read is empty, and missing it is no news.
@@ -258,7 +263,11 @@ func (d *Definitions) compile(ctx context.Context, f store.Flow, version int) (*
 	if len(problems) > 0 {
 		return nil, &UnusableError{f.Name, version, problems}
 	}
-	v := &Version{Flow: f.ID, Number: version, Program: p, Input: schema, Hooks: hooks, Schedules: schedules, Responders: respondersOf(def)}
+	ends, problems := errorTriggerOf(def)
+	if len(problems) > 0 {
+		return nil, &UnusableError{f.Name, version, problems}
+	}
+	v := &Version{Flow: f.ID, Number: version, Program: p, Input: schema, Hooks: hooks, Schedules: schedules, Errors: ends, Responders: respondersOf(def)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.cache) >= maxVersions {

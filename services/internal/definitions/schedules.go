@@ -66,9 +66,9 @@ func schedulesOf(def *flow.Definition) ([]Schedule, []flow.Problem) {
 	return out, wrong
 }
 
-// storedTriggers are what a version's triggers make when it is published: hooks and schedules.
-func storedTriggers(hooks []Hook, schedules []Schedule) []store.Hook {
-	out := StoredHooks(hooks)
+// storedTriggers are what a version's triggers make when it is published: hooks, schedules, the trigger.error.
+func storedTriggers(hooks []Hook, schedules []Schedule, ends *ErrorTrigger) []store.Hook {
+	out := append(StoredHooks(hooks), ends.stored()...)
 	for _, s := range schedules {
 		zone := s.Zone
 		if zone == "" {
@@ -80,7 +80,7 @@ func storedTriggers(hooks []Hook, schedules []Schedule) []store.Hook {
 }
 
 // Triggers are the rows that belong to the document once it is published.
-func (c *Checked) Triggers() []store.Hook { return storedTriggers(c.Hooks, c.Schedules) }
+func (c *Checked) Triggers() []store.Hook { return storedTriggers(c.Hooks, c.Schedules, c.Errors) }
 
 // Triggers are the rows that belong to the version once it is published.
-func (v *Version) Triggers() []store.Hook { return storedTriggers(v.Hooks, v.Schedules) }
+func (v *Version) Triggers() []store.Hook { return storedTriggers(v.Hooks, v.Schedules, v.Errors) }

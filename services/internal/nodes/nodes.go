@@ -24,6 +24,7 @@ func Builtin(o Options) []node.Type {
 		triggerManual(),
 		triggerWebhook(),
 		triggerSchedule(),
+		triggerError(),
 		dataSet(),
 		dataAggregate(),
 		dataTransform(),

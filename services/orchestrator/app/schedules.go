@@ -6,16 +6,17 @@ import (
 	"flowplatform/services/internal/definitions"
 	"flowplatform/services/internal/expr"
 	"flowplatform/services/internal/nodes"
+	"flowplatform/services/orchestrator/internal/catch"
 	"flowplatform/services/orchestrator/internal/schedule"
 )
 
-// scheduling makes the leader's clockwork. It reads flows as the gateway does: nodes are only known here, none is run.
-func (a *App) scheduling() (*schedule.Schedules, error) {
+// scheduling makes the leader's clockwork, and what starts error flows. Both read flows as the gateway does: nodes are only known here, none is run.
+func (a *App) scheduling() (*schedule.Schedules, *catch.Catcher, error) {
 	catalogue, err := nodes.Catalogue(nodes.Options{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return schedule.New(schedule.Options{
-		Store: a.db, Definitions: definitions.New(a.db, catalogue, expr.New(), time.Now), Shards: a.shardCount, Follow: a.follow.Take, Log: a.component("schedule"), Registerer: a.registry,
-	}), nil
+	defs := definitions.New(a.db, catalogue, expr.New(), time.Now)
+	schedules := schedule.New(schedule.Options{Store: a.db, Definitions: defs, Shards: a.shardCount, Follow: a.follow.Take, Log: a.component("schedule"), Registerer: a.registry})
+	return schedules, catch.New(catch.Options{Store: a.db, Definitions: defs, Shards: a.shardCount, Follow: a.follow.Take, Log: a.component("catch"), Registerer: a.registry}), nil
 }

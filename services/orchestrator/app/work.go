@@ -84,7 +84,7 @@ func (a *App) stand() error {
 	if err != nil {
 		return err
 	}
-	schedules, err := a.scheduling()
+	schedules, catcher, err := a.scheduling()
 	if err != nil {
 		return err
 	}
@@ -99,6 +99,7 @@ func (a *App) stand() error {
 			loops.Go(func() { jobs.Work(ctx, term) })
 			loops.Go(func() { steering.Work(ctx, term.Number, term) })
 			loops.Go(func() { schedules.Work(ctx, term.Number, term) })
+			loops.Go(func() { catcher.Work(ctx, term) })
 			loops.Wait()
 		},
 		Log: a.component("leader"), Registerer: a.registry,

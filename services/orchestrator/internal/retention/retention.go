@@ -349,7 +349,7 @@ func (p *run) history(ctx context.Context) error {
 		keep  time.Duration
 	}{
 		{"idempotency_keys", keepKeys}, {"sessions", keepSessions}, {"letters", keepLetters},
-		{"dead_letters", p.r.o.History}, {"decisions", p.r.o.History}, {"fires", p.r.o.History}, {"audit", p.r.o.Audit},
+		{"dead_letters", p.r.o.History}, {"decisions", p.r.o.History}, {"fires", p.r.o.History}, {"catches", p.r.o.History}, {"audit", p.r.o.Audit},
 	} {
 		for {
 			n, err := p.batch(ctx, t.table, func() (int, error) { return p.r.o.Store.DeleteOld(ctx, t.table, t.keep) })

@@ -263,10 +263,11 @@ func TestHistory(t *testing.T) {
 			INSERT INTO terms (term, holder) VALUES (1, 'h') ON CONFLICT DO NOTHING;
 			INSERT INTO decisions (id, term, kind, reason, at) VALUES (flow_first_id(now() - interval '%[1]s'), 1, 'k', 'r', now() - interval '%[1]s');
 			INSERT INTO fires (schedule_id, due_at, term, at) VALUES (gen_random_uuid(), now(), 1, now() - interval '%[1]s');
+			INSERT INTO catches (execution_id, retries, flow_id, node, state, above, outcome, at) VALUES (gen_random_uuid(), 0, gen_random_uuid(), 'n', 'failed', '{}', 'skipped', now() - interval '%[1]s');
 			INSERT INTO audit (id, actor, action, object, at) VALUES (flow_first_id(now() - interval '%[1]s'), 'a', 'a', 'o', now() - interval '%[1]s')`, age)
 	}
 	w.pass(w.retention())
-	for table, want := range map[string]string{"idempotency_keys": "1", "sessions": "4", "letters": "1", "dead_letters": "1", "decisions": "1", "fires": "1", "audit": "2"} {
+	for table, want := range map[string]string{"idempotency_keys": "1", "sessions": "4", "letters": "1", "dead_letters": "1", "decisions": "1", "fires": "1", "catches": "1", "audit": "2"} {
 		if got := w.sql(`SELECT count(*) FROM %s`, table); got != want {
 			t.Errorf("%s: %s rows left, want %s", table, got, want)
 		}
