@@ -90,6 +90,7 @@ var allExamples = map[string]example{
 		runs:  []exampleRun{{`{"invoice": 1, "after": "1500ms"}`, `{"reminded": true}`, ""}, {`{"invoice": 2, "after": "10ms"}`, `{"reminded": false}`, ""}, {`{"invoice": 3, "after": "10ms"}`, ``, "unknown-state"}},
 		calls: map[string]int{"POST /mails": 1},
 	},
+	"tell-the-team":     {after: tellTheTeam, calls: map[string]int{"POST /mails": 2}},
 	"ship-when-paid":    {after: shipWhenPaid},
 	"approve-a-refund":  {runs: []exampleRun{{`{"sum": 5, "customer": "Ada"}`, `{"refunded": true, "reason": "small"}`, ""}}, after: approveRefunds},
 	"bill-a-customer":   {after: billCustomer},

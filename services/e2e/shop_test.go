@@ -62,7 +62,8 @@ func newShop(t *testing.T) *shop {
 			}
 			return 201, map[string]any{"id": "p1"}
 		},
-		"POST /mails": func(*http.Request) (int, any) { return 202, nil },
+		"POST /tickets": func(*http.Request) (int, any) { return 201, nil },
+		"POST /mails":   func(*http.Request) (int, any) { return 202, nil },
 		"GET /orders": func(r *http.Request) (int, any) {
 			order := func(state, name, country string, total float64) any {
 				return map[string]any{"state": state, "total": total, "customer": map[string]any{"name": name, "country": country}}

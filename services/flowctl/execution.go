@@ -8,18 +8,19 @@ import (
 )
 
 type executionCommand struct {
-	List   executionList   `cmd:"" help:"List executions, the newest first."`
-	Get    executionGet    `cmd:"" help:"Show an execution."`
-	Steps  executionSteps  `cmd:"" help:"Show what its steps did."`
-	Waits  executionWaits  `cmd:"" help:"Show what it waits for, and has waited for."`
-	Logs   executionLogs   `cmd:"" help:"Show what its nodes have logged."`
-	Why    executionWhy    `cmd:"" help:"Say why it has not moved."`
-	Cancel executionCancel `cmd:"" help:"Cancel executions, by ids or by filter."`
-	Retry  executionRetry  `cmd:"" help:"Retry executions from the steps that failed, by ids or by filter."`
-	Replay executionReplay `cmd:"" help:"Repeat executions as new ones: one with changes, or many as they were."`
-	Pause  executionPause  `cmd:"" help:"Pause an execution."`
-	Resume executionResume `cmd:"" help:"Let a paused execution go on."`
-	Watch  executionWatch  `cmd:"" help:"Follow an execution until its end."`
+	List    executionList    `cmd:"" help:"List executions, the newest first."`
+	Get     executionGet     `cmd:"" help:"Show an execution."`
+	Steps   executionSteps   `cmd:"" help:"Show what its steps did."`
+	Waits   executionWaits   `cmd:"" help:"Show what it waits for, and has waited for."`
+	Logs    executionLogs    `cmd:"" help:"Show what its nodes have logged."`
+	Why     executionWhy     `cmd:"" help:"Say why it has not moved."`
+	Catches executionCatches `cmd:"" help:"Show which error flows its bad end has started."`
+	Cancel  executionCancel  `cmd:"" help:"Cancel executions, by ids or by filter."`
+	Retry   executionRetry   `cmd:"" help:"Retry executions from the steps that failed, by ids or by filter."`
+	Replay  executionReplay  `cmd:"" help:"Repeat executions as new ones: one with changes, or many as they were."`
+	Pause   executionPause   `cmd:"" help:"Pause an execution."`
+	Resume  executionResume  `cmd:"" help:"Let a paused execution go on."`
+	Watch   executionWatch   `cmd:"" help:"Follow an execution until its end."`
 }
 
 type executionList struct {

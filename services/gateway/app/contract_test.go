@@ -302,6 +302,7 @@ func TestEveryRouteWorks(t *testing.T) {
 	ok("listExecutions", 200, nil, "?flowId=orders&status=succeeded&label=team%3Dsales&q=manual")
 	ok("getSteps", 200, nil, x.ID)
 	ok("getWaits", 200, nil, x.ID)
+	ok("getCatches", 200, nil, x.ID)
 	ok("getLogs", 200, nil, x.ID)
 	var large struct{ ID string }
 	c.call(t, "createFlow", 201, b.admin, fmt.Sprintf(anyFlow, "any")).into(t, &large)

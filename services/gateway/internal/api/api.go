@@ -121,6 +121,7 @@ func New(o Options) *API {
 	a.bulkRoutes()
 	a.whyRoute()
 	a.limitRoutes()
+	a.catchRoutes()
 	a.signalRoutes()
 	a.approvalRoutes()
 	a.hookRoutes()
