@@ -26,8 +26,11 @@ import (
 const usage = `Usage: lab COMMAND --dir DIR [options]
 
   up       make hosts, or those that are missing: --hosts N | --names a,b,c  [--memory MB] [--bare] [--install scripts/install]
+           [--number N, so that addresses are known before: 10.221.N.11 and on; --names a:11,b:31 chooses them]
+           public SSH keys in $LAB_AUTHORIZED_KEYS, one a line, are accepted beside the lab's own
   list     what there is, with --dir of one lab: its hosts, and whether they run  [-o json]
   kill     HOST: as a power failure does
+  remove   HOST: with its files
   start    HOST: with the files that it had
   ssh      HOST COMMAND…: as root, on a host
   outside  COMMAND…: on the hosts' network, from an address that is none of theirs
@@ -53,7 +56,7 @@ func run(args []string) int {
 
 type options struct {
 	dir, names, install, output string
-	hosts, memory               int
+	hosts, memory, number       int
 	bare                        bool
 	rest                        []string
 }
@@ -65,6 +68,7 @@ func parse(name string, args []string) (options, error) {
 	f.IntVar(&o.hosts, "hosts", 3, "how many hosts: h1, h2, …")
 	f.StringVar(&o.names, "names", "", "their names instead, with commas")
 	f.IntVar(&o.memory, "memory", 0, "MB that each host may use; 0: no limit")
+	f.IntVar(&o.number, "number", 0, "the lab's number, from 1 to 200; 0: any that is free")
 	f.BoolVar(&o.bare, "bare", false, "a plain Debian, without the packages of the platform's roles")
 	f.StringVar(&o.install, "install", "scripts/install", "the installer, which knows those packages")
 	f.StringVar(&o.output, "o", "", "json")
@@ -108,6 +112,8 @@ func command(ctx context.Context, args []string) error {
 		return l.Down(ctx)
 	case "kill":
 		return l.Kill(ctx, o.rest[0])
+	case "remove":
+		return l.Remove(ctx, o.rest[0])
 	case "start":
 		return l.Start(ctx, o.rest[0])
 	case "ssh":
@@ -134,7 +140,11 @@ func up(ctx context.Context, o options) error {
 			names = append(names, fmt.Sprintf("h%d", i+1))
 		}
 	}
-	l, err := lab.Up(ctx, o.dir, lab.Options{Names: names, Bare: o.bare, MemoryMB: o.memory, Install: o.install, Say: func(line string) { fmt.Println(line) }})
+	l, err := lab.Up(ctx, o.dir, lab.Options{
+		Names: names, Number: o.number, Bare: o.bare, MemoryMB: o.memory, Install: o.install,
+		Keys: strings.FieldsFunc(os.Getenv("LAB_AUTHORIZED_KEYS"), func(r rune) bool { return r == '\n' }),
+		Say:  func(line string) { fmt.Println(line) },
+	})
 	if err != nil {
 		return err
 	}

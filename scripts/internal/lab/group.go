@@ -79,10 +79,10 @@ func inherit(dir, file string) error {
 	return nil
 }
 
-// removeGroups removes the lab's control groups, the lowest first. The processes in them have ended, but the kernel may take a moment to know.
-func (l *Lab) removeGroups() error {
+// removeGroups removes the control groups of a host, or ("") of all of the lab, the lowest first. The processes in them have ended, but the kernel may take a moment to know.
+func (l *Lab) removeGroups(host string) error {
 	for _, tree := range hierarchies() {
-		root := filepath.Join(tree, l.Bridge())
+		root := filepath.Join(tree, l.Bridge(), host)
 		var dirs []string
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {

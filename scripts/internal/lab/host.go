@@ -160,6 +160,7 @@ func (l *Lab) identify(ctx context.Context, h Host) error {
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
+	key = append(key, strings.Join(append(l.Keys, ""), "\n")...)
 	var hosts strings.Builder
 	hosts.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, other := range l.Hosts {
@@ -215,8 +216,8 @@ func (l *Lab) makeKey(ctx context.Context) error {
 	return run(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", l.Key())
 }
 
-// unmount takes all mounts below the lab's directory away, the innermost first.
-func (l *Lab) unmount() error {
+// unmountBelow takes all mounts below a directory away, the innermost first.
+func unmountBelow(dir string) error {
 	content, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
@@ -224,7 +225,7 @@ func (l *Lab) unmount() error {
 	lines := strings.Split(string(content), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
 		fields := strings.Fields(lines[i])
-		if len(fields) < 5 || !strings.HasPrefix(fields[4], l.Dir+"/") {
+		if len(fields) < 5 || !strings.HasPrefix(fields[4], dir+"/") {
 			continue
 		}
 		if err := syscall.Unmount(fields[4], syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {

@@ -28,9 +28,10 @@ import (
 
 // Lab is some hosts on one bridge. Its fields are what lab.json in its directory says.
 type Lab struct {
-	Dir    string `json:"dir"`
-	Number int    `json:"number"`
-	Hosts  []Host `json:"hosts"`
+	Dir    string   `json:"dir"`
+	Number int      `json:"number"`
+	Hosts  []Host   `json:"hosts"`
+	Keys   []string `json:"keys,omitempty"` // public keys that are accepted beside the lab's own
 }
 
 // Host is one of them.
@@ -43,7 +44,9 @@ type Host struct {
 
 // Options of a lab, or of hosts that are added to one.
 type Options struct {
-	Names    []string      // of the hosts; those that are there already stay as they are
+	Names    []string      // of the hosts, each alone or with the last number of its address (w1:31); those that are there already stay as they are
+	Number   int           // of the lab, where its addresses have to be known before it is made; 0 takes any
+	Keys     []string      // public SSH keys that the hosts accept beside the lab's own
 	Bare     bool          // a plain Debian, without the packages of the platform's roles
 	MemoryMB int           // the most that a host may use, its tasks included; 0 is no limit
 	Owner    int           // a process whose end makes the lab garbage, which the next lab sweeps away; 0: it stays until Down
@@ -53,9 +56,8 @@ type Options struct {
 }
 
 const (
-	registry = "/run/flowlab"
-	most     = 200 // labs on one machine
-	perLab   = 200 // hosts in one
+	lowest  = 11 // last number of a host's address
+	highest = 249
 )
 
 // Bridge is the name of the lab's network interface on this machine.
@@ -104,9 +106,32 @@ func Up(ctx context.Context, dir string, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	l, err := enter(ctx, dir, template, o)
+	if err != nil {
+		return l, err
+	}
+	for _, name := range o.Names {
+		name, _, _ = strings.Cut(name, ":")
+		start := time.Now()
+		if err := l.WaitSSH(ctx, name, o.Wait); err != nil {
+			return l, err
+		}
+		h, _ := l.Host(name)
+		o.Say(fmt.Sprintf("%s: SSH answers at %s (%.1fs)", name, h.Address, time.Since(start).Seconds()))
+	}
+	return l, nil
+}
+
+// enter makes and starts what is missing of a lab. Several may add hosts to one at a time: each waits for the one before it.
+func enter(ctx context.Context, dir, template string, o Options) (*Lab, error) {
+	unlock, err := lockOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	l, err := Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		l, err = found(dir, o.Owner)
+		l, err = found(dir, o)
 	}
 	if err != nil {
 		return nil, err
@@ -114,28 +139,55 @@ func Up(ctx context.Context, dir string, o Options) (*Lab, error) {
 	if err := l.network(ctx); err != nil {
 		return l, err
 	}
+	for _, key := range o.Keys {
+		if !slices.Contains(l.Keys, key) {
+			l.Keys = append(l.Keys, key)
+		}
+	}
 	for _, name := range o.Names {
+		name, number, _ := strings.Cut(name, ":")
 		if _, err := l.Host(name); err == nil {
 			continue
 		}
-		l.Hosts = append(l.Hosts, Host{Name: name, Address: l.address(11 + len(l.Hosts)), Template: template, MemoryMB: o.MemoryMB})
+		last, err := l.place(number)
+		if err != nil {
+			return l, fmt.Errorf("lab: host %s: %w", name, err)
+		}
+		l.Hosts = append(l.Hosts, Host{Name: name, Address: l.address(last), Template: template, MemoryMB: o.MemoryMB})
 	}
 	if err := l.write(); err != nil {
 		return l, err
 	}
-	for _, h := range l.Hosts {
-		if err := l.Start(ctx, h.Name); err != nil {
+	for _, name := range o.Names {
+		name, _, _ = strings.Cut(name, ":")
+		if err := l.Start(ctx, name); err != nil {
 			return l, err
 		}
-	}
-	for _, h := range l.Hosts {
-		start := time.Now()
-		if err := l.WaitSSH(ctx, h.Name, o.Wait); err != nil {
-			return l, err
-		}
-		o.Say(fmt.Sprintf("%s: SSH answers at %s (%.1fs)", h.Name, h.Address, time.Since(start).Seconds()))
 	}
 	return l, nil
+}
+
+// place is the last number of a new host's address: the one that is asked for, or the first that is free.
+func (l *Lab) place(asked string) (int, error) {
+	taken := func(last int) bool {
+		return slices.ContainsFunc(l.Hosts, func(h Host) bool { return h.Address == l.address(last) })
+	}
+	if asked != "" {
+		last, err := strconv.Atoi(asked)
+		if err != nil || last < lowest || last > highest {
+			return 0, fmt.Errorf("number %q: from %d to %d", asked, lowest, highest)
+		}
+		if taken(last) {
+			return 0, fmt.Errorf("%s is another host's", l.address(last))
+		}
+		return last, nil
+	}
+	for last := lowest; last <= highest; last++ {
+		if !taken(last) {
+			return last, nil
+		}
+	}
+	return 0, fmt.Errorf("all %d addresses are taken", highest-lowest+1)
 }
 
 // Able says why this machine can't have a lab, or nil: for tests that then have to be left out.
@@ -148,51 +200,16 @@ func Able(ctx context.Context) error {
 
 // ground refuses names that can be no host's.
 func ground(names []string) error {
-	if len(names) == 0 || len(names) > perLab {
-		return fmt.Errorf("lab: %d hosts: from 1 to %d", len(names), perLab)
+	if most := highest - lowest + 1; len(names) == 0 || len(names) > most {
+		return fmt.Errorf("lab: %d hosts: from 1 to %d", len(names), most)
 	}
 	for _, n := range names {
-		if n == "" || len(n) > 20 || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || n[0] == '-' {
-			return fmt.Errorf("lab: host %q: 1 to 20 letters a-z, digits and -", n)
+		n, _, _ = strings.Cut(n, ":")
+		if n == "" || len(n) > 40 || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || n[0] == '-' {
+			return fmt.Errorf("lab: host %q: 1 to 40 letters a-z, digits and -", n)
 		}
 	}
 	return nil
-}
-
-// found takes a number for a new lab and makes its directory.
-func found(dir string, owner int) (*Lab, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	if err := os.MkdirAll(registry, 0o755); err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	for number := 1; number <= most; number++ {
-		entry := filepath.Join(registry, strconv.Itoa(number))
-		if err := os.Mkdir(entry, 0o700); errors.Is(err, fs.ErrExist) {
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("lab: %w", err)
-		}
-		l := &Lab{Dir: dir, Number: number}
-		record := claim{Dir: dir, Owner: owner, Born: born(owner)}
-		if err := writeJSON(filepath.Join(entry, "lab.json"), record); err != nil {
-			return nil, err
-		}
-		return l, l.write()
-	}
-	return nil, fmt.Errorf("lab: there are %d labs on this machine already (see: lab list)", most)
-}
-
-// claim is what the registry says of a number.
-type claim struct {
-	Dir   string `json:"dir"`
-	Owner int    `json:"owner"`
-	Born  string `json:"born"` // of the owner's process: its id alone may be another's by now
 }
 
 // Open reads the lab of a directory.
@@ -208,70 +225,53 @@ func Open(dir string) (*Lab, error) {
 	return &l, nil
 }
 
-// List returns all labs of this machine.
-func List() ([]*Lab, error) {
-	entries, err := os.ReadDir(registry)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	var labs []*Lab
-	for _, e := range entries {
-		c, number, err := claimOf(e.Name())
-		if err != nil {
-			continue // being made or taken down at this moment
-		}
-		l, err := Open(c.Dir)
-		if err != nil {
-			l = &Lab{Dir: c.Dir, Number: number}
-		}
-		labs = append(labs, l)
-	}
-	slices.SortFunc(labs, func(a, b *Lab) int { return a.Number - b.Number })
-	return labs, nil
-}
-
-func claimOf(name string) (claim, int, error) {
-	var c claim
-	number, err := strconv.Atoi(name)
+// Remove takes one host away, with its files.
+func (l *Lab) Remove(ctx context.Context, name string) error {
+	unlock, err := lockOf(l.Dir)
 	if err != nil {
-		return c, 0, err
+		return err
 	}
-	content, err := os.ReadFile(filepath.Join(registry, name, "lab.json"))
+	defer unlock()
+	now, err := Open(l.Dir)
 	if err != nil {
-		return c, 0, err
+		return err
 	}
-	return c, number, json.Unmarshal(content, &c)
-}
-
-// Sweep takes down the labs whose owner has ended without doing so.
-func Sweep(ctx context.Context) error {
-	entries, _ := os.ReadDir(registry)
-	var failed []error
-	for _, e := range entries {
-		c, number, err := claimOf(e.Name())
-		if err != nil || c.Owner == 0 || born(c.Owner) == c.Born {
-			continue
-		}
-		l := &Lab{Dir: c.Dir, Number: number}
-		if known, err := Open(c.Dir); err == nil && known.Number == number {
-			l = known
-		}
-		failed = append(failed, l.Down(ctx))
+	*l = *now // others may have added hosts meanwhile
+	if _, err := l.Host(name); err != nil {
+		return err
 	}
-	return errors.Join(failed...)
+	if err := l.Kill(ctx, name); err != nil {
+		return err
+	}
+	if err := unmountBelow(l.base(name)); err != nil {
+		return err
+	}
+	if err := l.removeGroups(name); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(l.base(name)); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	l.Hosts = slices.DeleteFunc(l.Hosts, func(h Host) bool { return h.Name == name })
+	return l.write()
 }
 
 // Down takes the lab away: its hosts, its network, its directory. It may be called again after a failure.
 func (l *Lab) Down(ctx context.Context) error {
+	unlock, err := lockOf(l.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, h := range l.Hosts {
 		if err := l.Kill(ctx, h.Name); err != nil {
 			return err
 		}
 	}
-	if err := l.unmount(); err != nil {
+	if err := unmountBelow(l.Dir); err != nil {
 		return err
 	}
-	if err := l.removeGroups(); err != nil {
+	if err := l.removeGroups(""); err != nil {
 		return err
 	}
 	if err := l.removeNetwork(ctx); err != nil {

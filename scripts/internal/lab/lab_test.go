@@ -119,6 +119,12 @@ func TestHostsOnThisMachine(t *testing.T) {
 		t.Errorf("after a kill the host's file says %q", got)
 	}
 	must(t, again, "c", "true")
+	if err := again.Remove(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(again.base("c")); err == nil || again.Running("c") || len(again.Hosts) != 2 {
+		t.Errorf("a host that was removed is still there: %v", again.Hosts)
+	}
 
 	if err := again.Down(t.Context()); err != nil {
 		t.Fatal(err)
@@ -153,9 +159,24 @@ func TestAnAbandonedLabIsSweptAway(t *testing.T) {
 	}
 }
 
+func TestAddressesOfHosts(t *testing.T) {
+	t.Parallel()
+	l := &Lab{Number: 7, Hosts: []Host{{Name: "a", Address: "10.221.7.11"}, {Name: "b", Address: "10.221.7.41"}}}
+	for asked, want := range map[string]int{"": 12, "13": 13} {
+		if got, err := l.place(asked); err != nil || got != want {
+			t.Errorf("place(%q) = %d, %v", asked, got, err)
+		}
+	}
+	for _, bad := range []string{"41", "10", "250", "x"} {
+		if got, err := l.place(bad); err == nil {
+			t.Errorf("place(%q) = %d", bad, got)
+		}
+	}
+}
+
 func TestNamesOfHosts(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "A", "a b", "-a", strings.Repeat("a", 21), "a/b", "a.b"} {
+	for _, bad := range []string{"", "A", "a b", "-a", strings.Repeat("a", 41), "a/b", "a.b"} {
 		if err := ground([]string{"good", bad}); err == nil {
 			t.Errorf("%q is taken for a host's name", bad)
 		}
