@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -101,6 +102,10 @@ func command(ctx context.Context, args []string) error {
 		return list(o, os.Stdout)
 	}
 	l, err := lab.Open(o.dir)
+	if errors.Is(err, fs.ErrNotExist) && (args[0] == "down" || args[0] == "remove") {
+		fmt.Printf("there is no lab in %s\n", o.dir)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -258,7 +258,7 @@ func TestADamagedBundleIsRefused(t *testing.T) {
 	}
 }
 
-// What terraform test says of the module and of bare metal.
+// What terraform test says of the module, of bare metal, and of hosts on this machine.
 func TestWhatTerraformTests(t *testing.T) {
 	t.Parallel()
 	x := newTrial(t, false)
@@ -269,8 +269,19 @@ func TestWhatTerraformTests(t *testing.T) {
 	if err := os.Remove(filepath.Join(x.Dir, "terraform.tfvars.json")); err != nil { // terraform test would take it
 		t.Fatal(err)
 	}
-	for _, r := range []*Run{x.Run, module} {
-		if said, err := r.do(t.Context(), "test", "-no-color"); err != nil || !strings.Contains(said, " 0 failed") || strings.Contains(said, "Success! 0 passed") {
+	local, err := Copy("../../..", "local", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := local.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*Run{x.Run, module, local} {
+		args := []string{"test", "-no-color"}
+		if r == local {
+			args = append(args, "-var-file=example.tfvars")
+		}
+		if said, err := r.do(t.Context(), args...); err != nil || !strings.Contains(said, " 0 failed") || strings.Contains(said, "Success! 0 passed") {
 			t.Errorf("terraform test in %s: %v\n%s", r.Dir, err, said)
 		}
 	}

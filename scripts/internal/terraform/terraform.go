@@ -33,7 +33,7 @@ func Copy(root, platform, into string) (*Run, error) {
 			if entry.IsDir() && entry.Name() == ".terraform" {
 				return filepath.SkipDir
 			}
-			if !entry.Type().IsRegular() || strings.Contains(entry.Name(), ".tfstate") || strings.HasSuffix(entry.Name(), ".tfvars") {
+			if !entry.Type().IsRegular() || strings.Contains(entry.Name(), ".tfstate") || entry.Name() == "terraform.tfvars" {
 				return nil
 			}
 			relative, err := filepath.Rel(root, path)
