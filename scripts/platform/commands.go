@@ -143,7 +143,7 @@ func (s settings) upAgents(ctx context.Context, c *console.Console, g ground.Gro
 func (s settings) welcome(ctx context.Context, c *console.Console, g ground.Ground) error {
 	var first *login.User
 	err := c.Part("First user", func(p *console.Part) (err error) {
-		if first, err = login.FirstUser(ctx, g, nil); err != nil {
+		if first, err = login.FirstUser(ctx, g, login.User{}, nil); err != nil {
 			return err
 		}
 		said, err := s.logIn(ctx, g)

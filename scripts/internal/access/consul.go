@@ -302,3 +302,16 @@ func (a *applier) removeOld() error {
 	}
 	return nil
 }
+
+// Revoke takes a token away whose secret is known.
+func Revoke(ctx context.Context, consul *api.Client, secret string) error {
+	a := &applier{ctx: ctx, consul: consul}
+	t, err := a.readBySecret(secret)
+	if err != nil || t == nil {
+		return err
+	}
+	if err := consul.Call(ctx, http.MethodDelete, "/v1/acl/token/"+t.AccessorID, nil, nil); err != nil && !api.HasStatus(err, http.StatusNotFound) {
+		return fmt.Errorf("revoke a token: %w", err)
+	}
+	return nil
+}

@@ -61,7 +61,7 @@ func TestEverythingIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 		}
 		return gossip.Consul + gossip.Nomad + tokens["a"] + tokens["b"] + string(pair.Key) + string(pair.Certificate)
 	}
-	if read() != read() {
+	if first, second := read(), read(); first != second {
 		t.Error("a second time gives something else")
 	}
 	err := filepath.WalkDir(k.dir, func(path string, d os.DirEntry, err error) error {

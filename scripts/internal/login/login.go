@@ -22,23 +22,23 @@ import (
 // through the front door with the other.
 const Variable = "flowplatform/login"
 
-// User is what the gateway answers once, and never again.
+// User is what the gateway answers once, and never again. Who brings any of it along gets it so.
 type User struct {
-	Email      string `json:"email"`
-	Password   string `json:"password"`
-	Token      string `json:"token"`
-	BenchToken string `json:"benchToken"`
+	Email      string `json:"email,omitempty"`
+	Password   string `json:"password,omitempty"`
+	Token      string `json:"token,omitempty"`
+	BenchToken string `json:"benchToken,omitempty"`
 }
 
 // FirstUser makes the first user through the gateway's internal API, which the front door doesn't forward. It returns nil
 // when there is a user already. Dial reaches the gateway; nil is this machine's own network.
-func FirstUser(ctx context.Context, g ground.Ground, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*User, error) {
+func FirstUser(ctx context.Context, g ground.Ground, brought User, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*User, error) {
 	secrets, err := g.ReadVariable(ctx, "nomad/jobs/gateway")
 	if err != nil {
 		return nil, err
 	}
 	if secrets == nil {
-		return nil, errors.New("the gateway has no secrets in Nomad Variables; make up makes them")
+		return nil, errors.New("the gateway has no secrets in Nomad Variables; they are made before the jobs run")
 	}
 	var instances []struct {
 		Node    struct{ Address string }
@@ -62,7 +62,7 @@ func FirstUser(ctx context.Context, g ground.Ground, dial func(ctx context.Conte
 		gateway.HTTP.Transport = &http.Transport{DialContext: dial}
 	}
 	var first User
-	err = gateway.Call(ctx, http.MethodPost, "/internal/v1/bootstrap", map[string]any{}, &first)
+	err = gateway.Call(ctx, http.MethodPost, "/internal/v1/bootstrap", brought, &first)
 	if api.HasStatus(err, http.StatusConflict) {
 		return nil, nil
 	}

@@ -447,6 +447,8 @@ func TestWhatIsNotThere(t *testing.T) {
 	b.do(t, "POST", "/internal/v1/bootstrap", "wrong", "{}").want(t, 401)
 	b.do(t, "POST", "/internal/v1/bootstrap", "", "{}").want(t, 401)
 	b.do(t, "POST", "/internal/v1/bootstrap", internalToken, "{}").want(t, 409)
+	b.do(t, "POST", "/internal/v1/bootstrap", internalToken, `{"token": "fp_short"}`).want(t, 400)
+	b.do(t, "POST", "/internal/v1/bootstrap", internalToken, `{"password": "short"}`).want(t, 400)
 	page := b.do(t, "GET", "/api/docs", "", nil).want(t, 200)
 	for _, remote := range []string{"http://", "https://", "//cdn"} {
 		if strings.Contains(string(page.body), remote) {

@@ -98,9 +98,7 @@ func (a *API) bootstrap(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
-	in := struct {
-		Email string `json:"email"`
-	}{Email: "admin@localhost"}
+	in := auth.First{Email: "admin@localhost"}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 4<<10))
 	if err == nil && len(body) > 0 {
 		err = json.Unmarshal(body, &in)
@@ -109,7 +107,11 @@ func (a *API) bootstrap(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusBadRequest, `the body must be JSON like {"email": "admin@localhost"}, or {}`).Write(w)
 		return
 	}
-	first, created, err := a.o.Accounts.Bootstrap(r.Context(), in.Email)
+	if err := in.Check(); err != nil {
+		problem.New(http.StatusBadRequest, "the first user's %v", err).Write(w)
+		return
+	}
+	first, created, err := a.o.Accounts.Bootstrap(r.Context(), in)
 	switch {
 	case err != nil:
 		p, _ := problem.From(a.explain("bootstrap", err))

@@ -152,9 +152,27 @@ type First struct {
 	BenchToken string `json:"benchToken" doc:"API token without a rate limit, for load tests"`
 }
 
-// Bootstrap makes the first user, an administrator. created is false when there is a user already.
-func (a *Accounts) Bootstrap(ctx context.Context, email string) (first First, created bool, err error) {
-	first = First{Email: NormalEmail(email), Password: RandomPassword()}
+// Check says what is wrong with what whoever makes the first user has brought along.
+func (f First) Check() error {
+	if f.Password != "" && (len(f.Password) < MinPassword || len(f.Password) > MaxPassword) {
+		return fmt.Errorf("password: %d to %d bytes", MinPassword, MaxPassword)
+	}
+	for name, token := range map[string]string{"token": f.Token, "benchToken": f.BenchToken} {
+		if random, isToken := strings.CutPrefix(token, apiPrefix); token != "" && (!isToken || len(random) < 43 || len(random) > 100) {
+			return fmt.Errorf("%s: %s and the base64 (URL) of 32 random bytes or more", name, apiPrefix)
+		}
+	}
+	return nil
+}
+
+// Bootstrap makes the first user, an administrator. created is false when there is a user already. Who asks for it may bring its password and tokens along, so that
+// they are written down before they are valid and an answer that is lost loses nothing; what is empty is made here.
+func (a *Accounts) Bootstrap(ctx context.Context, wanted First) (first First, created bool, err error) {
+	first = wanted
+	first.Email = NormalEmail(first.Email)
+	if first.Password == "" {
+		first.Password = RandomPassword()
+	}
 	hash, err := a.Hasher.Hash(ctx, first.Password)
 	if err != nil {
 		return First{}, false, err
@@ -162,13 +180,16 @@ func (a *Accounts) Bootstrap(ctx context.Context, email string) (first First, cr
 	now := a.now().UTC()
 	u := store.User{ID: store.NewID(), Email: first.Email, Role: Admin.String(), PasswordHash: hash, CreatedAt: now, UpdatedAt: now}
 	tokens := make([]store.Token, 0, 2)
-	add := func(name string, role Role, limit int) string {
-		text, hash := randomToken(apiPrefix)
+	add := func(name, text string, role Role, limit int) string {
+		hash := digestOf(text)
+		if text == "" {
+			text, hash = randomToken(apiPrefix)
+		}
 		tokens = append(tokens, store.Token{ID: store.NewID(), UserID: u.ID, Name: name, Role: role.String(), Hash: hash[:], RateLimit: limit, CreatedAt: now})
 		return text
 	}
-	first.Token = add("first", Admin, 0)
-	first.BenchToken = add("bench", Admin, -1)
+	first.Token = add("first", first.Token, Admin, 0)
+	first.BenchToken = add("bench", first.BenchToken, Admin, -1)
 	created, err = a.db.CreateFirstUser(ctx, u, tokens)
 	if err != nil {
 		return First{}, false, fmt.Errorf("make the first user: %w", err)
