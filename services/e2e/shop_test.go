@@ -21,13 +21,15 @@ type shop struct {
 	bodies   map[string]string
 	inFlight int
 	most     int
+	imports  map[string]int // under way, by customer
+	mostOf   int            // imports of one customer at once
 	open     sync.Once
 	four     chan struct{} // closed a moment after four prices were asked for at once
 }
 
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	s := &shop{bodies: map[string]string{}, four: make(chan struct{})}
+	s := &shop{bodies: map[string]string{}, imports: map[string]int{}, four: make(chan struct{})}
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]func(*http.Request) (int, any){
 		"GET /orders/{id}": func(r *http.Request) (int, any) {
@@ -62,8 +64,10 @@ func newShop(t *testing.T) *shop {
 			}
 			return 201, map[string]any{"id": "p1"}
 		},
-		"POST /tickets": func(*http.Request) (int, any) { return 201, nil },
-		"POST /mails":   func(*http.Request) (int, any) { return 202, nil },
+		"POST /imports/{customer}": s.importFile,
+		"POST /index":              func(*http.Request) (int, any) { return 202, nil },
+		"POST /tickets":            func(*http.Request) (int, any) { return 201, nil },
+		"POST /mails":              func(*http.Request) (int, any) { return 202, nil },
 		"GET /orders": func(r *http.Request) (int, any) {
 			order := func(state, name, country string, total float64) any {
 				return map[string]any{"state": state, "total": total, "customer": map[string]any{"name": name, "country": country}}
@@ -148,6 +152,20 @@ func (s *shop) price(r *http.Request) (int, any) {
 		return 404, nil
 	}
 	return 200, map[string]any{"price": 2.5, "country": country}
+}
+
+// importFile takes its time, so that imports that come at once are seen to.
+func (s *shop) importFile(r *http.Request) (int, any) {
+	customer := r.PathValue("customer")
+	s.mu.Lock()
+	s.imports[customer]++
+	s.mostOf = max(s.mostOf, s.imports[customer])
+	s.mu.Unlock()
+	time.Sleep(150 * time.Millisecond)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.imports[customer]--
+	return 201, nil
 }
 
 func (s *shop) count(call string) int {
