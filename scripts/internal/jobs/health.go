@@ -24,31 +24,47 @@ func (r Runner) Healthy(ctx context.Context, name string) (bool, string, error) 
 	if err := r.Nomad.Get(ctx, "/v1/job/"+name+"/deployment", &deployment); err != nil {
 		return false, name + ": no word of its deployment", nil
 	}
+	failed := ""
 	if deployment != nil && deployment.JobVersion == j.Version {
 		switch deployment.Status {
 		case "failed", "cancelled":
-			return false, "", r.explain(ctx, name, fmt.Errorf("the release %s: %s", deployment.Status, deployment.StatusDescription))
+			failed = fmt.Sprintf("the release %s: %s", deployment.Status, deployment.StatusDescription)
 		case "successful":
 		default:
 			return false, name + ": " + lowerFirst(deployment.StatusDescription), nil
 		}
 	}
+	waitingFor := r.passing(ctx, j)
+	// A release that failed and was then tried again with success stays a failed one to Nomad.
+	if waitingFor != "" && failed != "" {
+		return false, "", &failure{r.explain(ctx, name, errors.New(failed))}
+	}
+	return waitingFor == "", waitingFor, nil
+}
+
+// failure says that a job has failed, at the moment or some time ago.
+type failure struct{ error }
+
+func (f *failure) Unwrap() error { return f.error }
+
+// passing says what a job's services are still waiting for: "" when they pass their checks in Consul as often as they are wanted.
+func (r Runner) passing(ctx context.Context, j *Job) string {
 	wanted, err := r.wanted(ctx, j)
 	if err != nil {
-		return false, name + ": no word of its allocations", nil
+		return j.ID + ": no word of its allocations"
 	}
 	for _, group := range j.TaskGroups {
 		for _, service := range group.Services {
 			var passing []struct{}
 			if err := r.Consul.Get(ctx, "/v1/health/service/"+service.Name+"?passing=true", &passing); err != nil {
-				return false, name + ": no word from Consul", nil
+				return j.ID + ": no word from Consul"
 			}
 			if count := max(group.Count, wanted); len(passing) < count {
-				return false, fmt.Sprintf("%s: %d of %d healthy", name, len(passing), count), nil
+				return fmt.Sprintf("%s: %d of %d healthy", j.ID, len(passing), count)
 			}
 		}
 	}
-	return true, "", nil
+	return ""
 }
 
 func (r Runner) batchDone(ctx context.Context, j *Job) (bool, string, error) {
@@ -64,7 +80,7 @@ func (r Runner) batchDone(ctx context.Context, j *Job) (bool, string, error) {
 		case "complete":
 			return true, "", nil
 		case "failed", "lost":
-			return false, "", r.explain(ctx, j.ID, errors.New("it failed"))
+			return false, "", &failure{r.explain(ctx, j.ID, errors.New("it failed"))}
 		}
 		return false, j.ID + ": " + a.ClientStatus, nil
 	}

@@ -112,6 +112,9 @@ func (r Runner) Read(ctx context.Context, name string) (*Job, error) {
 	return &j, nil
 }
 
+// triesAgain is how long a job that was run before, and has failed, is given to do better.
+const triesAgain = 45 * time.Second
+
 // Run applies the jobs of a stage and waits until all of them are healthy. It returns the names of those that changed.
 func (r Runner) Run(ctx context.Context, p *console.Part, names []string) ([]string, error) {
 	var changed []string
@@ -130,7 +133,15 @@ func (r Runner) Run(ctx context.Context, p *console.Part, names []string) ([]str
 		}
 	}
 	for _, name := range names {
-		err := console.Until(ctx, p, 5*time.Minute, func(ctx context.Context) (bool, string, error) { return r.Healthy(ctx, name) })
+		again := time.Now().Add(triesAgain)
+		err := console.Until(ctx, p, 5*time.Minute, func(ctx context.Context) (bool, string, error) {
+			ok, waitingFor, err := r.Healthy(ctx, name)
+			var before *failure
+			if errors.As(err, &before) && !slices.Contains(changed, name) && time.Now().Before(again) {
+				return false, name + ": tried again after an earlier failure", nil
+			}
+			return ok, waitingFor, err
+		})
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()

@@ -48,7 +48,8 @@ func (l *Lab) Start(ctx context.Context, name string) error {
 	args = append(args, dirs...)
 	args = append(args, "--", "--quiet", "--boot", "--register=no", "--keep-unit", "--directory="+l.Root(name),
 		"--machine="+l.Bridge()+"-"+name, "--hostname="+name, "--network-bridge="+l.Bridge(),
-		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe")
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe",
+		"--system-call-filter=@keyring") // Nomad's executor gives each task a session keyring of its own
 	cmd := exec.Command("sh", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TERM=dumb"}
