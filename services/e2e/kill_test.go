@@ -32,6 +32,7 @@ func TestPlatform(t *testing.T) {
 		{"ConsulAndRedisAway", consulAndRedisAway},
 		{"RemoteWorkers", remoteWorkers},
 		{"LimitsOverKills", limitsOverKills},
+		{"Verify", verified},
 	} {
 		ok := t.Run(tc.name, func(t *testing.T) {
 			q := *p

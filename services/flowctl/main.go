@@ -45,6 +45,7 @@ type commands struct {
 	Schedule   scheduleCommand    `cmd:"" help:"Schedules: list, get, create, save, preview, pause, resume, backfill, fires, delete."`
 	Completion completionCommand  `cmd:"" help:"Print the script that completes flowctl's words in bash, zsh or fish."`
 	Dev        devCommand         `cmd:"" help:"The whole platform in this process, for trying flows out; Ctrl-C stops it."`
+	Verify     verifyCommand      `cmd:"" help:"Say whether a running cluster is what it should be: quorum, jobs, doors shut, flows of each kind, failover."`
 	Bench      benchCommand       `cmd:"" help:"Put load on a running platform through its front door, and measure."`
 }
 
