@@ -20,6 +20,7 @@ import (
 type Run struct {
 	Dir    string    // where terraform runs
 	Output io.Writer // what it says, as it says it; nil: only errors show it
+	Env    []string  // beside this process's own, of which settings for Terraform are left out
 }
 
 // Copy copies the platform of a checkout, and the modules that it uses, below a directory.
@@ -78,7 +79,7 @@ func (r *Run) Command(ctx context.Context, args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1")
+	cmd.Env = append(append(cmd.Env, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1"), r.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// At the end of its time the whole group goes: programs that terraform runs hold its output open.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
