@@ -26,7 +26,7 @@ const (
 const plain = "systemd,systemd-sysv,dbus,openssh-server,iproute2,ca-certificates,sudo,procps,netbase,debian-archive-keyring"
 
 // Roles whose packages the furnished template has.
-var roles = []string{"server", "client", "data"}
+var roles = []string{"server", "data", "worker", "front-door"}
 
 // Services that Debian's packages would start at boot; scripts/install switches off those that it has installed itself.
 var services = []string{"nginx", "postgresql", "rabbitmq-server", "epmd.socket", "epmd", "redis-server", "prometheus", "prometheus-node-exporter", "nftables"}
