@@ -70,6 +70,10 @@ func (h host) lock(ctx context.Context) (unlock func(), err error) {
 	}
 	for said := false; ; said = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil && h.replaced(f) { // a remove that we waited for has taken the file away
+			f.Close()
+			return h.lock(ctx)
+		}
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
@@ -87,6 +91,13 @@ func (h host) lock(ctx context.Context) (unlock func(), err error) {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// replaced says whether the lock's file is another one by now.
+func (h host) replaced(f *os.File) bool {
+	mine, err1 := f.Stat()
+	there, err2 := os.Stat(f.Name())
+	return err1 != nil || err2 != nil || !os.SameFile(mine, there)
 }
 
 // learn finds out what only the host knows.

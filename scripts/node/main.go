@@ -17,13 +17,17 @@ import (
 	"flowplatform/scripts/internal/spec"
 )
 
-const usage = `Usage: flownode apply [--configs DIR] < node.json
+const usage = `Usage: flownode apply|check [--configs DIR] [--json] < node.json
+       flownode remove --data keep|erase
        flownode jwks --tls-dir DIR
 
   apply   makes this host what the document on standard input says (spec.Node); again: changes only what differs
+  check   says what apply would change, and how the host is; exit status 0: nothing to change, 3: something
+  remove  stops and removes what apply has made; --data keep leaves the volumes, erase leaves nothing
   jwks    answers GET /.well-known/jwks.json on the loopback with what Nomad's server here says (unit flow-jwks)
 
   --configs DIR   the layers [` + spec.Bundles + `/current/configs]
+  --json          check: as JSON
 `
 
 // errChanges is check's answer when apply would change something.
@@ -34,7 +38,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context, []string) error{"apply": apply, "jwks": jwks}
+	commands := map[string]func(context.Context, []string) error{"apply": apply, "check": check, "remove": remove, "jwks": jwks}
 	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
 		fmt.Fprint(os.Stderr, usage)
 		if len(args) == 0 {

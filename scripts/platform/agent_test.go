@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -86,21 +85,6 @@ func TestConfigurationChangesTheFingerprintAndOldLayersGo(t *testing.T) {
 	}
 }
 
-func TestMountsBelowAreFoundInnermostFirst(t *testing.T) {
-	t.Parallel()
-	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/vda rw
-90 22 0:50 / /data/flow/nomad/alloc/a/task/secrets rw - tmpfs tmpfs rw
-91 22 8:1 /usr /data/flow/nomad/alloc/a/task/usr ro - ext4 /dev/vda rw
-92 91 0:51 / /data/flow/nomad/alloc/a/task/usr/local\040x rw - tmpfs tmpfs rw
-93 22 0:52 / /data/flower rw - tmpfs tmpfs rw
-`
-	got := mountsBelow(mountinfo, "/data/flow")
-	want := []string{"/data/flow/nomad/alloc/a/task/usr/local x", "/data/flow/nomad/alloc/a/task/usr", "/data/flow/nomad/alloc/a/task/secrets"}
-	if strings.Join(got, "|") != strings.Join(want, "|") {
-		t.Errorf("mountsBelow = %q, want %q", got, want)
-	}
-}
-
 func TestPruneKeepsTheNewestAndTheCurrent(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -130,21 +114,5 @@ func TestPruneKeepsTheNewestAndTheCurrent(t *testing.T) {
 	}
 	if len(entries) != keptArtifacts || entries[0].Name() != current || entries[1].Name() != "release-106" {
 		t.Errorf("%d kept, first %q and %q; want %d, %q and release-106", len(entries), entries[0].Name(), entries[1].Name(), keptArtifacts, current)
-	}
-}
-
-func TestOrphansAreKnownByTheirControlGroup(t *testing.T) {
-	t.Parallel()
-	ours := map[string]bool{"fc945e81-04c0-a499-7a52-207665f189a4": true}
-	for text, want := range map[string]bool{
-		"5:devices:/nomad/fc945e81-04c0-a499-7a52-207665f189a4.rabbitmq\n3:cpuset:/nomad/share\n": true,
-		"0::/nomad.slice/share.slice/fc945e81-04c0-a499-7a52-207665f189a4.rabbitmq.scope\n":       true,
-		"5:devices:/nomad/00000000-04c0-a499-7a52-207665f189a4.rabbitmq\n3:cpuset:/nomad/share\n": false,
-		"0::/user.slice/user-0.slice/session-1.scope\n":                                           false,
-		"0::/\n": false,
-	} {
-		if got := inGroupOf(text, ours); got != want {
-			t.Errorf("inGroupOf(%q) = %v, want %v", text, got, want)
-		}
 	}
 }

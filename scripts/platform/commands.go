@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"flowplatform/scripts/internal/console"
 	"flowplatform/scripts/internal/ground"
 	"flowplatform/scripts/internal/jobs"
+	"flowplatform/scripts/internal/leftovers"
 	"flowplatform/scripts/internal/login"
 	"flowplatform/scripts/internal/secrets"
 )
@@ -269,7 +269,7 @@ func clean(ctx context.Context, s settings, c *console.Console) error {
 		return err
 	}
 	return c.Part("Remove the data", func(p *console.Part) error {
-		if err := unmountBelow(s.DataDir); err != nil {
+		if err := leftovers.Unmount(s.DataDir); err != nil {
 			return err
 		}
 		// rm stays on this file system, whatever may be mounted there.
@@ -287,87 +287,17 @@ func clean(ctx context.Context, s settings, c *console.Console) error {
 func (s settings) endOrphans(ctx context.Context, p *console.Part) error {
 	killed := map[string]bool{}
 	err := console.Until(ctx, p, 15*time.Second, func(context.Context) (bool, string, error) {
-		left := s.orphans()
+		left := leftovers.Tasks(s.path("nomad-client", "alloc"))
 		for _, o := range left {
 			killed[o.String()] = true
-			if err := syscall.Kill(o.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return false, "", fmt.Errorf("kill %s: %w", o, err)
+			if err := o.Signal(syscall.SIGKILL); err != nil {
+				return false, "", err
 			}
 		}
 		return len(left) == 0, "killing what is left of tasks", nil
 	})
 	p.Done("%s", either(len(killed) == 0, "none", "killed "+strings.Join(slices.Sorted(maps.Keys(killed)), ", ")))
 	return err
-}
-
-// orphans are the processes in control groups of our allocations. The agent must not be running.
-func (s settings) orphans() []process {
-	entries, err := os.ReadDir(s.path("nomad-client", "alloc"))
-	if err != nil {
-		return nil
-	}
-	ours := map[string]bool{}
-	for _, e := range entries {
-		ours[e.Name()] = true
-	}
-	groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
-	var found []process
-	for _, file := range groups {
-		b, err := os.ReadFile(file)
-		if err != nil || !inGroupOf(string(b), ours) {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-			if _, alive := startTicks(pid); alive {
-				found = append(found, process{PID: pid, Name: processName(pid)})
-			}
-		}
-	}
-	return found
-}
-
-// inGroupOf reads a /proc/<pid>/cgroup: does a path end in <allocation>.<task>, with .scope where there is systemd?
-func inGroupOf(cgroup string, allocations map[string]bool) bool {
-	for line := range strings.Lines(cgroup) {
-		last := strings.TrimSpace(line[strings.LastIndex(line, "/")+1:])
-		if id, _, found := strings.Cut(last, "."); found && allocations[id] {
-			return true
-		}
-	}
-	return false
-}
-
-// unmountBelow unmounts what Nomad has left mounted for tasks: their secrets, and directories of the machine itself, which
-// must not be removed with the rest.
-func unmountBelow(dir string) error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	points := mountsBelow(string(b), dir)
-	for _, point := range points {
-		if err := syscall.Unmount(point, 0); err != nil {
-			return fmt.Errorf("unmount %s: %w; nothing was removed", point, err)
-		}
-	}
-	return nil
-}
-
-// mountsBelow returns the mount points below dir, the innermost first.
-func mountsBelow(mountinfo, dir string) []string {
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	var points []string
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		if point := unescape.Replace(fields[4]); isWithin(point, dir) {
-			points = append(points, point)
-		}
-	}
-	slices.Reverse(points) // the kernel lists them in the order in which they were made
-	return points
 }
 
 // status says what runs and where.
