@@ -109,9 +109,9 @@ resource "openstack_compute_instance_v2" "host" {
     }
   }
 
-  # A newer image is for new machines: it must never replace one that runs.
+  # A newer image is for new machines, and so is another order of zones: neither must ever replace one that runs.
   lifecycle {
-    ignore_changes = [block_device, user_data]
+    ignore_changes = [block_device, user_data, availability_zone]
   }
 }
 
