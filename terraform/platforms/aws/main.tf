@@ -16,12 +16,13 @@ resource "aws_internet_gateway" "cluster" {
 resource "aws_route_table" "cluster" {
   vpc_id = aws_vpc.cluster.id
 
-  route {
-    cidr_block = "0.0.0.0/0"
-    gateway_id = aws_internet_gateway.cluster.id
-  }
-
   tags = { Name = var.name }
+}
+
+resource "aws_route" "out" {
+  route_table_id         = aws_route_table.cluster.id
+  destination_cidr_block = "0.0.0.0/0"
+  gateway_id             = aws_internet_gateway.cluster.id
 }
 
 resource "aws_subnet" "zone" {
@@ -104,7 +105,7 @@ resource "aws_instance" "host" {
     ignore_changes = [ami, user_data, subnet_id, associate_public_ip_address]
   }
 
-  depends_on = [aws_route_table_association.zone]
+  depends_on = [aws_route.out, aws_route_table_association.zone]
 }
 
 locals {
