@@ -35,7 +35,9 @@ func pretendNomad(t *testing.T, p *platform) string {
 		n.all = append(n.all, &placed{id: w.o.Name, job: "worker", service: w})
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `[{"ID": "h", "Name": "here", "Status": "ready"}]`) })
+	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"ID": "h", "Name": "here", "Status": "ready"}]`)
+	})
 	mux.HandleFunc("GET /v1/job/{job}/allocations", func(w http.ResponseWriter, r *http.Request) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
