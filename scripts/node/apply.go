@@ -133,8 +133,12 @@ func (h host) dropUnit(ctx context.Context, name string) error {
 	if err := os.Remove(h.path(unitFile(name))); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	_, err := h.run(ctx, "systemctl", "daemon-reload")
-	return err
+	if _, err := h.run(ctx, "systemctl", "daemon-reload"); err != nil {
+		return err
+	}
+	// That it has failed once is of no interest any more; of a unit that hasn't, systemd says that it doesn't know it.
+	_, _ = h.run(ctx, "systemctl", "reset-failed", name+".service")
+	return nil
 }
 
 // users makes the users that agents run as.

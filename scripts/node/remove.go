@@ -128,7 +128,6 @@ func (h host) endTasks(ctx context.Context, p *console.Part) (string, error) {
 			return "", err
 		}
 	}
-	removeControlGroups()
 	if len(asked) == 0 {
 		return "nothing", nil
 	}
@@ -142,24 +141,6 @@ func pause(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(100 * time.Millisecond):
 		return nil
-	}
-}
-
-// removeControlGroups removes Nomad's control groups, which are empty now; one that isn't stays: rmdir doesn't touch it.
-func removeControlGroups() {
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*/nomad")
-	for _, root := range append(roots, "/sys/fs/cgroup/nomad.slice") {
-		var groups []string
-		_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				groups = append(groups, path)
-			}
-			return nil
-		})
-		slices.Reverse(groups)
-		for _, group := range groups {
-			_ = syscall.Rmdir(group)
-		}
 	}
 }
 
