@@ -56,6 +56,10 @@ bench: ## Load through the front door against what is running; prints a table, w
 chaos: need-go ## Kills and stops parts of what is running, under load, and counts what was lost or done twice. ARGS="--seed 7 --duration 2m"
 	@go run ./scripts/chaos $(ARGS)
 
+.PHONY: demo-release
+demo-release: need-go ## Releases on what is running, under load: good ones, bad ones, and going back; counts what failed. ARGS="--help" for its options
+	@go run ./scripts/demo-release $(ARGS)
+
 .PHONY: demo-scaling
 demo-scaling: need-go ## A burst on what is running: the workers grow and shrink; prints a table, draws a picture. ARGS="--help" for its options
 	@go run ./scripts/demo-scaling $(ARGS)

@@ -27,12 +27,14 @@ job "front-door" {
   }
 
   group "front-door" {
-    # A fixed port: no canary beside it on one machine. NGINX refuses a broken configuration before it serves one.
+    # A fixed port: no canary beside it on one machine, so a host's front door is away while it changes, one host after the other. One that
+    # isn't healthy soon goes back to what it was at once: until then nobody comes in there.
     update {
-      max_parallel     = 1
-      min_healthy_time = "1s"
-      healthy_deadline = "1m"
-      auto_revert      = true
+      max_parallel      = 1
+      auto_revert       = true
+      min_healthy_time  = "1s"
+      healthy_deadline  = "20s"
+      progress_deadline = "0s"
     }
 
     restart {

@@ -82,12 +82,13 @@ job "orchestrator" {
 
     # A release: one new orchestrator beside the old ones; when it is ready and stays so, the others follow, else it is taken back.
     update {
-      max_parallel     = 1
-      canary           = 1
-      auto_promote     = true
-      auto_revert      = true
-      min_healthy_time = "2s"
-      healthy_deadline = "2m"
+      max_parallel      = 1
+      canary            = 1
+      auto_promote      = true
+      auto_revert       = true
+      min_healthy_time  = "2s"
+      healthy_deadline  = "1m"
+      progress_deadline = "90s" # Nomad's default would try a bad release again and again for 10 minutes
     }
 
     restart {

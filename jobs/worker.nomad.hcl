@@ -92,12 +92,13 @@ job "worker" {
     # Every change of the count is a deployment too, and blocks the next one: so a short one. By its check all the same, not by the
     # state of the task alone: a release that runs and never gets a session would replace every worker that works.
     update {
-      max_parallel     = 1
-      canary           = 1
-      auto_promote     = true
-      auto_revert      = true
-      min_healthy_time = "1s"
-      healthy_deadline = "2m"
+      max_parallel      = 1
+      canary            = 1
+      auto_promote      = true
+      auto_revert       = true
+      min_healthy_time  = "1s"
+      healthy_deadline  = "1m"
+      progress_deadline = "3m" # a count that there is no room for is taken back then, too
     }
 
     # A worker that dies has its successor in the same allocation at once: it takes over the lock file of the dead one, and
@@ -145,8 +146,9 @@ job "worker" {
       driver = "exec"
       user   = "nobody"
 
-      # Long enough for steps in flight; what takes longer is handed back (client.max_kill_timeout bounds it).
-      kill_timeout = "5m"
+      # Longer than a worker takes to end: STOP_GRACE and STOP_PATIENCE are 70 s, then it has handed back what it could not finish.
+      # client.max_kill_timeout bounds it, and progress_deadline must be longer.
+      kill_timeout = "2m"
 
       config {
         command = "/local/worker"

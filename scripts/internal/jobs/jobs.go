@@ -118,6 +118,7 @@ const triesAgain = 45 * time.Second
 // Run applies the jobs of a stage and waits until all of them are healthy. It returns the names of those that changed.
 func (r Runner) Run(ctx context.Context, p *console.Part, names []string) ([]string, error) {
 	var changed []string
+	applied := map[string]uint64{} // versions of those that changed
 	for _, name := range names {
 		p.Doing("%s: plan", name)
 		spec, err := r.Render(ctx, name)
@@ -130,11 +131,19 @@ func (r Runner) Run(ctx context.Context, p *console.Part, names []string) ([]str
 		}
 		if did {
 			changed = append(changed, name)
+			if applied[name], err = r.given(ctx, name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, name := range names {
 		again := time.Now().Add(triesAgain)
 		err := console.Until(ctx, p, 5*time.Minute, func(ctx context.Context) (bool, string, error) {
+			if version, mine := applied[name]; mine {
+				if err := r.takenBack(ctx, name, version); err != nil {
+					return false, "", err
+				}
+			}
 			ok, waitingFor, err := r.Healthy(ctx, name)
 			var before *failure
 			if errors.As(err, &before) && !slices.Contains(changed, name) && time.Now().Before(again) {

@@ -29,6 +29,7 @@ type Options struct {
 	Calm     time.Duration // before the first fault and after the last
 	Settle   time.Duration // how long what was accepted may take to end once the load is over
 	Rate     float64       // executions begun in a second
+	Keys     bool          // each with an Idempotency-Key, as clients are told to
 	Break    func(context.Context, Step) (Broken, error)
 	Say      func(format string, args ...any) // what happens, as it happens
 }
@@ -65,30 +66,16 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := NewTarget(func(r *http.Request) { rest(r.Context(), think) })
+	d, err := o.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer t.Close()
-	l, err := openLedger(ctx, o.Database)
-	if err != nil {
-		return nil, err
-	}
-	defer l.close()
-	c := newClient(strings.TrimRight(o.Server, "/"), o.Token)
-	doc, err := document(t.URL, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	flow, err := c.post(ctx, "/flows", doc)
-	if err != nil {
-		return nil, fmt.Errorf("make the drill's flow: %w", err)
-	}
+	defer d.close()
 
 	begun := time.Now()
 	loading, over := context.WithDeadline(ctx, begun.Add(o.Duration))
 	sent := make(chan []request, 1)
-	go func() { sent <- c.steady(loading, flow, o.Rate) }()
+	go func() { sent <- d.client.steady(loading, d.flow, o.Rate) }()
 	faults := o.breakAll(loading, steps, begun)
 	<-loading.Done()
 	over()
@@ -97,18 +84,98 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, ctx.Err()
 	}
 	end := time.Now()
-	o.Say("the load is over: %d requests; waiting for what was accepted", len(requests))
-	if err := l.settle(ctx, flow, o.Settle); err != nil {
-		return nil, err
-	}
-	e := evidence{steps: effects(), requests: requests, visits: t.visits()}
-	if e.records, err = l.executions(ctx, "flow_id = $1::text::uuid", flow); err != nil {
-		return nil, err
-	}
-	if e.done, err = l.confirmed(ctx, slices.Collect(maps.Keys(e.records))); err != nil {
+	e, err := d.evidence(ctx, requests)
+	if err != nil {
 		return nil, err
 	}
 	return o.report(e, faults, begun, end), nil
+}
+
+// During puts the drill's load on a platform while act does something to it, with the calm before and after, and counts. Act may fail: that is the error,
+// beside the counts as far as there are any.
+func During(ctx context.Context, o Options, act func(context.Context) error) (Counts, error) {
+	d, err := o.begin(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	defer d.close()
+	loading, over := context.WithCancel(ctx)
+	defer over()
+	sent := make(chan []request, 1)
+	go func() { sent <- d.client.steady(loading, d.flow, o.Rate) }()
+	rest(ctx, o.Calm)
+	failed := act(ctx)
+	rest(ctx, o.Calm)
+	over()
+	requests := <-sent
+	if ctx.Err() != nil {
+		return Counts{}, errors.Join(failed, ctx.Err())
+	}
+	e, err := d.evidence(ctx, requests)
+	if err != nil {
+		return Counts{}, errors.Join(failed, err)
+	}
+	return judge(e), failed
+}
+
+// drill is what every one of them needs: the outside world, somebody who looks into the database, and a user with a flow.
+type drill struct {
+	o      Options
+	target *Target
+	ledger *ledger
+	client *client
+	flow   string
+}
+
+func (o Options) begin(ctx context.Context) (_ *drill, err error) {
+	d := &drill{o: o}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.target, err = NewTarget(func(r *http.Request) { rest(r.Context(), think) }); err != nil {
+		return nil, err
+	}
+	if d.ledger, err = openLedger(ctx, o.Database); err != nil {
+		return nil, err
+	}
+	d.client = newClient(strings.TrimRight(o.Server, "/"), o.Token)
+	d.client.keys = o.Keys
+	doc, err := document(d.target.URL, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if d.flow, err = d.client.post(ctx, "/flows", doc); err != nil {
+		return nil, fmt.Errorf("make the drill's flow: %w", err)
+	}
+	return d, nil
+}
+
+func (d *drill) close() {
+	if d.ledger != nil {
+		d.ledger.close()
+	}
+	if d.target != nil {
+		d.target.Close()
+	}
+}
+
+// evidence waits until what was accepted has ended, and asks everybody what they have seen.
+func (d *drill) evidence(ctx context.Context, requests []request) (evidence, error) {
+	d.o.Say("the load is over: %d requests; waiting for what was accepted", len(requests))
+	if err := d.ledger.settle(ctx, d.flow, d.o.Settle); err != nil {
+		return evidence{}, err
+	}
+	e := evidence{steps: effects(), requests: requests, visits: d.target.visits()}
+	var err error
+	if e.records, err = d.ledger.executions(ctx, "flow_id = $1::text::uuid", d.flow); err != nil {
+		return evidence{}, err
+	}
+	if e.done, err = d.ledger.confirmed(ctx, slices.Collect(maps.Keys(e.records))); err != nil {
+		return evidence{}, err
+	}
+	return e, nil
 }
 
 // Count judges executions that were all accepted, by what the target has seen and the database says: these steps of each.

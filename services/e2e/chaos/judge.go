@@ -21,6 +21,7 @@ type Counts struct {
 	Errors     map[string]int    `json:"errors"`     // requests that were not accepted as far as the client knows, by what it saw
 	FirstOf    map[string]string `json:"firstOf"`    // the first error of each kind, in full
 	ErrorRate  float64           `json:"errorRate"`  // their share
+	Again      int               `json:"again"`      // requests that the client's HTTP library sent once more, on another connection
 	Unheard    int               `json:"unheard"`    // executions that began though their client was not told so
 	Final      int               `json:"final"`      // of all that were accepted or unheard
 	Succeeded  int               `json:"succeeded"`  //
@@ -68,6 +69,9 @@ func judge(e evidence) Counts {
 	c := Counts{Errors: map[string]int{}, FirstOf: map[string]string{}, Otherwise: map[string]int{}, Requests: len(e.requests)}
 	told := map[string]bool{}
 	for _, r := range e.requests {
+		if r.Again > 0 {
+			c.Again++
+		}
 		if r.Fail != "" {
 			if c.Errors[r.Fail]++; c.Errors[r.Fail] == 1 {
 				c.FirstOf[r.Fail] = r.Why

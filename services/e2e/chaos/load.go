@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 // client starts executions, as a user would.
 type client struct {
 	base, token string
+	keys        bool // each start has an Idempotency-Key
 	http        *http.Client
 }
 
@@ -33,16 +35,34 @@ type request struct {
 	ID    string // "": not accepted, or nobody knows
 	Fail  string // in a few words, so that equal ones count together; "": accepted
 	Why   string // the failure in full
+	Again int    // how often it was sent once more, on another connection
 }
 
 // post sends a document and gives the id in the answer.
 func (c *client) post(ctx context.Context, path string, body []byte) (string, error) {
+	id, _, err := c.send(ctx, path, body, "")
+	return id, err
+}
+
+// send is post, with an Idempotency-Key unless that is empty: net/http then sends a request again by itself, when its connection was closed before a byte of
+// an answer came. Again says how often it did.
+func (c *client) send(ctx context.Context, path string, body []byte, key string) (id string, again int, err error) {
+	sent := 0
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent++ }})
+	id, err = c.exchange(ctx, path, body, key)
+	return id, max(0, sent-1), err
+}
+
+func (c *client) exchange(ctx context.Context, path string, body []byte, key string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return "", err
@@ -92,7 +112,7 @@ func failKind(err error) string {
 }
 
 // steady sends starts at a fixed rate until the context ends, each at its own due time whatever became of those before it, and gives all of them.
-// A request in flight is seen through: its answer counts. It never tries again: what clients see is what is counted.
+// A request in flight is seen through: its answer counts. It never tries again by itself: what clients see is what is counted.
 func (c *client) steady(ctx context.Context, flow string, rate float64) []request {
 	var mu sync.Mutex
 	var all []request
@@ -105,8 +125,12 @@ func (c *client) steady(ctx context.Context, flow string, rate float64) []reques
 		}
 		wg.Go(func() {
 			r := request{Sent: time.Now()}
-			id, err := c.post(context.WithoutCancel(ctx), "/flows/"+flow+"/executions", fmt.Appendf(nil, `{"input":{"i":%d}}`, n))
-			r.ID, r.Fail, r.Ended = id, failKind(err), time.Now()
+			key := ""
+			if c.keys {
+				key = fmt.Sprintf("drill-%s-%d", flow, n)
+			}
+			id, again, err := c.send(context.WithoutCancel(ctx), "/flows/"+flow+"/executions", fmt.Appendf(nil, `{"input":{"i":%d}}`, n), key)
+			r.ID, r.Fail, r.Ended, r.Again = id, failKind(err), time.Now(), again
 			if err != nil {
 				r.Why = err.Error()
 			}
