@@ -58,7 +58,7 @@ func TestWhy(t *testing.T) {
 		}
 	}
 	testkit.Eventually(t, 10*time.Second, "its task is marked", func() error {
-		if got := why(); got != "in-queue no-worker" {
+		if got := why(); got != "in-queue no-worker not-seen" {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
@@ -70,12 +70,12 @@ func TestWhy(t *testing.T) {
 	sql(`UPDATE executions SET hold = '' WHERE id = '%s'`)
 	is("paused")
 	sql(`UPDATE executions SET paused = '', handed = 0 WHERE id = '%s'`)
-	is("not-handed no-worker")
+	is("not-handed no-worker not-seen")
 	session := store.NewID()
 	txn(func(ctx context.Context, tx protocol.Tx) error {
 		return tx.OpenSession(ctx, protocol.OpenSessionRequest{Session: session, Worker: "worker-1", Pool: "default", Slots: 1, Weight: 1})
 	})
-	is("not-handed")
+	is("not-handed not-seen")
 	txn(func(ctx context.Context, tx protocol.Tx) error {
 		answers, err := protocol.GrantClaims(ctx, tx, []protocol.Claim{{Session: session, Execution: id, Attempt: 1, Run: 7}})
 		if err == nil && answers[0] != protocol.Granted {
@@ -94,4 +94,49 @@ func TestWhy(t *testing.T) {
 	is("waiting suspect on pause")
 	b.do(t, "POST", "/executions/"+x.ID+"/cancel", b.admin, nil).want(t, 200)
 	is("ended")
+}
+
+// TestWhyOfAPool: a queued execution says how long its queue is, who works on it, and what the autoscaler thinks and did last.
+func TestWhyOfAPool(t *testing.T) {
+	t.Parallel()
+	b := setup(t, setupOptions{})
+	c := readContract(t, b)
+	x := b.run(t, b.flow(t, "why"), `{"input": {"n": 1}, "priority": "high"}`)
+	var why struct {
+		Reasons []struct{ Code, Message string }
+		Pool    *struct {
+			Pool, Priority, Code, Reason                     string
+			Queued, Backlog, Workers, Slots, Wanted, Desired int
+			Decision                                         *struct{ Reason string }
+		}
+	}
+	ask := func() (codes, text string) {
+		t.Helper()
+		why.Reasons, why.Pool = nil, nil
+		c.call(t, "whyExecution", 200, b.admin, nil, x.ID).into(t, &why)
+		for _, r := range why.Reasons {
+			codes, text = codes+r.Code+" ", text+r.Message+"\n"
+		}
+		return codes, text
+	}
+	testkit.Eventually(t, 10*time.Second, "its task is marked, and nobody leads", func() error {
+		if codes, _ := ask(); codes != "in-queue no-worker not-seen " || why.Pool != nil {
+			return fmt.Errorf("%s %+v", codes, why.Pool)
+		}
+		return nil
+	})
+	b.leads(t)
+	codes, text := ask()
+	if p := why.Pool; codes != "in-queue queue scaling " || p == nil || p.Pool != "default" || p.Priority != "high" || p.Queued != 7 || p.Backlog != 9 || p.Wanted != 4 || p.Desired != 2 || p.Code != "deployment" || p.Decision == nil || p.Decision.Reason != "a burst" {
+		t.Fatalf("%s %+v", codes, p)
+	}
+	for _, want := range []string{"7 tasks are in the queue", "9 of the pool wait", "4 workers are wanted, 2 shall be (deployment: waits)", "The last change, at ", "a burst"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it doesn't say %q:\n%s", want, text)
+		}
+	}
+	b.do(t, "POST", "/executions/"+x.ID+"/cancel", b.admin, nil).want(t, 200)
+	if ask(); why.Pool != nil {
+		t.Errorf("what has ended waits for no pool: %+v", why.Pool)
+	}
 }

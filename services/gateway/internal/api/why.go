@@ -23,11 +23,12 @@ type Why struct {
 	Reasons []Reason   `json:"reasons" nullable:"false" doc:"The most important first"`
 	Waits   []Wait     `json:"waits" nullable:"false" doc:"What is waited for now"`
 	Worker  *WhyWorker `json:"worker,omitempty" doc:"Who runs it"`
+	Pool    *WhyPool   `json:"pool,omitempty" doc:"Queued and not held: how the pool stands whose workers it waits for"`
 }
 
 // Reason is one thing that is known.
 type Reason struct {
-	Code    string `json:"code" enum:"ended,cancelling,held,paused,pausing,pool-paused,not-handed,in-queue,no-worker,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
+	Code    string `json:"code" enum:"ended,cancelling,held,paused,pausing,pool-paused,not-handed,in-queue,queue,no-worker,scaling,not-seen,suspect,waiting,running,worker-silent,worker-dead" doc:"Stable"`
 	Message string `json:"message"`
 }
 
@@ -45,7 +46,7 @@ const silentAfter = 10 * time.Second
 
 func (a *API) whyRoute() {
 	route(a, auth.Viewer, huma.Operation{OperationID: "whyExecution", Method: http.MethodGet, Path: "/executions/{id}/why", Tags: []string{tagExecutions}, Summary: "Say why an execution hasn't moved",
-		Description: "What is known: whether it is held, what it waits for, whether its task was handed to the broker, whether a worker of its pool lives, and who runs it. A place in the queue isn't known: the broker doesn't tell."}, a.why)
+		Description: "What is known: whether it is held, what it waits for, whether its task was handed to the broker, how long the queue of its pool is, how many workers there are and why not more, and who runs it. The exact place in the queue isn't known: the broker doesn't tell."}, a.why)
 }
 
 func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
@@ -71,7 +72,7 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 	switch x.State {
 	case protocol.Queued:
 		out.Since = x.QueuedAt
-		err = a.whyQueued(ctx, &x, add)
+		out.Pool, err = a.whyQueued(ctx, &x, add)
 	case protocol.Running:
 		out.Since = x.StartedAt
 		out.Worker, err = a.whyRunning(ctx, &x, add)
@@ -99,35 +100,31 @@ func (a *API) why(ctx context.Context, in *IDRef) (*struct{ Body Why }, error) {
 }
 
 // whyQueued tells the steps on the way to a worker apart.
-func (a *API) whyQueued(ctx context.Context, x *store.Execution, add func(code, format string, args ...any)) error {
+func (a *API) whyQueued(ctx context.Context, x *store.Execution, add func(code, format string, args ...any)) (*WhyPool, error) {
 	if x.Hold != "" {
 		if err := a.whyHeld(ctx, x, add); err != nil || x.Paused == "" {
-			return err
+			return nil, err
 		}
 	}
 	if x.Paused != "" {
 		add("paused", "it is paused: %s", x.Paused)
-		return nil
+		return nil, nil
 	}
 	if err := a.whyPool(ctx, x.Pool, add); err != nil {
-		return err
+		return nil, err
 	}
 	if x.Handed < x.Attempt {
 		add("not-handed", "it is accepted, and the broker hasn't confirmed its task yet: if that lasts, RabbitMQ is away or has an alarm")
 	} else {
-		add("in-queue", "its task is in the queue of the pool %q (priority %s) or with a worker that is about to begin; its place isn't known", poolName(x.Pool), x.Priority)
+		add("in-queue", "its task is in the queue of the pool %q (priority %s) or with a worker that is about to begin; its exact place isn't known", poolName(x.Pool), x.Priority)
 	}
-	sessions, err := a.o.DB.ListSessions(ctx, a.o.Now())
-	if err != nil {
-		return err
+	switch lives, err := a.alive(ctx, x.Pool); {
+	case err != nil:
+		return nil, err
+	case !lives:
+		add("no-worker", "no worker of the pool %q is alive: look at its job in Nomad", poolName(x.Pool))
 	}
-	for _, s := range sessions {
-		if s.Alive && poolName(s.Pool) == poolName(x.Pool) {
-			return nil
-		}
-	}
-	add("no-worker", "no worker of the pool %q is alive: look at its job in Nomad", poolName(x.Pool))
-	return nil
+	return a.whyWorkers(ctx, x, add)
 }
 
 func (a *API) whyRunning(ctx context.Context, x *store.Execution, add func(code, format string, args ...any)) (*WhyWorker, error) {
