@@ -239,7 +239,7 @@ func (h host) unit(ctx context.Context, d desired, u unit, s *state) (string, er
 		return "", h.explain(ctx, u, err)
 	}
 	if u.URL != "" {
-		if err := h.answers(ctx, d, u); err != nil {
+		if err := h.wait(ctx, d, u); err != nil {
 			return "", h.explain(ctx, u, err)
 		}
 		did += fmt.Sprintf(", answered after %.1f s", time.Since(start).Seconds())

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"flowplatform/scripts/internal/console"
+	"flowplatform/scripts/internal/leftovers"
 	"flowplatform/scripts/internal/spec"
 )
 
@@ -25,10 +26,17 @@ import (
 type host struct {
 	root string // before every path; "" on a real host
 	run  func(ctx context.Context, name string, args ...string) (string, error)
+	left func() []leftovers.Process                         // what Nomad's client has left in its control group
+	wait func(ctx context.Context, d desired, u unit) error // until a unit answers
 	out  *console.Console
 }
 
-func thisHost(out *os.File) host { return host{run: command, out: console.New(out)} }
+func thisHost(out *os.File) host {
+	h := host{run: command, out: console.New(out)}
+	h.wait = h.answers
+	h.left = func() []leftovers.Process { return leftovers.InUnit(unitNomadClient + ".service") }
+	return h
+}
 
 // path is where a path of a host really is.
 func (h host) path(p string) string { return filepath.Join(h.root, p) }

@@ -37,15 +37,15 @@ func jwks(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	keys := &keys{
+	p := &publisher{
 		client: client, log: slog.New(slog.NewTextHandler(os.Stderr, nil)).With("component", "jwks"),
 		source: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(spec.NomadHTTP)) + jwksPath,
 	}
-	return keys.serve(ctx, listener)
+	return p.serve(ctx, listener)
 }
 
-// keys passes Nomad's public keys on. It answers one address, and asks one.
-type keys struct {
+// publisher passes Nomad's public keys on. It answers one address, and asks one.
+type publisher struct {
 	client *http.Client
 	source string
 	log    *slog.Logger
@@ -55,7 +55,7 @@ type keys struct {
 	down bool
 }
 
-func (k *keys) serve(ctx context.Context, listener net.Listener) error {
+func (k *publisher) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler: k, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 15 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
@@ -71,7 +71,7 @@ func (k *keys) serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-func (k *keys) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (k *publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != jwksPath {
 		http.NotFound(w, r)
 		return
@@ -101,7 +101,7 @@ func (k *keys) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // fetch asks Nomad.
-func (k *keys) fetch(ctx context.Context) ([]byte, error) {
+func (k *publisher) fetch(ctx context.Context) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.source, nil)
 	if err != nil {
 		return nil, err

@@ -110,12 +110,12 @@ func (h host) endTasks(ctx context.Context, p *console.Part) (string, error) {
 		}
 	}
 	// Nomad's own helpers, one a task, which the service has left for the next agent.
-	for _, process := range leftovers.InUnit(unitNomadClient + ".service") {
+	for _, process := range h.left() {
 		if err := process.Signal(syscall.SIGKILL); err != nil {
 			return "", err
 		}
 	}
-	for start := time.Now(); len(leftovers.InUnit(unitNomadClient+".service")) > 0; {
+	for start := time.Now(); len(h.left()) > 0; {
 		if time.Since(start) > patience {
 			return "", errors.New("Nomad's helpers don't end, also when killed")
 		}

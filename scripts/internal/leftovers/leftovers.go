@@ -43,15 +43,23 @@ func Tasks(allocDir string) []Process {
 	return inGroups(func(cgroup string) bool { return InGroupOf(cgroup, ours) })
 }
 
-// InUnit are the processes in the control group of a unit of systemd, for example what a service with KillMode=process has left.
+// InUnit are the processes in the control group of a unit of systemd, for example what a service with KillMode=process has left. A
+// container on this machine may have a unit of the same name: its processes, in a process namespace of their own, aren't meant.
 func InUnit(service string) []Process {
-	return inGroups(func(cgroup string) bool {
+	mine, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(inGroups(func(cgroup string) bool {
 		for line := range strings.Lines(cgroup) {
 			if strings.HasSuffix(strings.TrimSpace(line), "/"+service) {
 				return true
 			}
 		}
 		return false
+	}), func(p Process) bool {
+		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p.PID))
+		return err != nil || its != mine
 	})
 }
 
