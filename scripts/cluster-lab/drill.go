@@ -55,11 +55,17 @@ func (p *play) whole(ctx context.Context, load time.Duration) error {
 	return p.interrupted(ctx)
 }
 
-// verify is flowctl verify, from outside the cluster.
+// verify runs a flow as a user does, and then flowctl verify, both from outside the cluster.
 func (p *play) verify(ctx context.Context) error {
 	return p.phase("Verify", func(part *console.Part) error {
-		said, err := p.inside(ctx, "flowctl", "verify")
+		said, err := p.inside(ctx, "flowctl", "run", "Hello", "--input", `{"name":"lab"}`, "--wait")
 		if err != nil {
+			return fmt.Errorf("run the sample flow: %w", err)
+		}
+		if !strings.Contains(said, "Hello, lab") {
+			return fmt.Errorf("the sample flow gave:\n%s", said)
+		}
+		if said, err = p.inside(ctx, "flowctl", "verify"); err != nil {
 			return err
 		}
 		part.Done("%s", lastLine(said))
