@@ -60,6 +60,10 @@ chaos: need-go ## Kills and stops parts of what is running, under load, and coun
 demo-release: need-go ## Releases on what is running, under load: good ones, bad ones, and going back; counts what failed. ARGS="--help" for its options
 	@go run ./scripts/demo-release $(ARGS)
 
+.PHONY: cluster-lab
+cluster-lab: need-go ## A cluster of five hosts, made on this machine, by terraform apply: kills two under load, counts, destroys. ARGS="--help" for its options
+	@go run ./scripts/cluster-lab $(ARGS)
+
 .PHONY: demo-scaling
 demo-scaling: need-go ## A burst on what is running: the workers grow and shrink; prints a table, draws a picture. ARGS="--help" for its options
 	@go run ./scripts/demo-scaling $(ARGS)

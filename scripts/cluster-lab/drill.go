@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -42,7 +43,7 @@ func (p *play) whole(ctx context.Context, load time.Duration) error {
 			return err
 		}
 	}
-	for _, what := range []string{"a server host dies", "a worker host dies"} {
+	for _, what := range []string{serverDies, workerDies} {
 		if err := p.killUnderLoad(ctx, what, load); err != nil {
 			return err
 		}
@@ -98,6 +99,45 @@ func (p *play) nothingToChange(ctx context.Context) error {
 
 // scanAll tries every port of every host from an address that is nobody's.
 func (p *play) scanAll(ctx context.Context) error {
+	var all []int
+	for port := 1; port <= 65535; port++ {
+		all = append(all, port)
+	}
+	return p.scan(ctx, all)
+}
+
+// scanListening tries the ports on which anything listens on any of the hosts, and some on which nothing does.
+func (p *play) scanListening(ctx context.Context) error {
+	ports := []int{1, 80, 443, 1024, 65535}
+	for _, h := range p.hosts {
+		said, err := p.lab.SSH(ctx, h.Name, "cat /proc/net/tcp /proc/net/tcp6").Output()
+		if err != nil {
+			return fmt.Errorf("what listens on %s: %w", h.Name, err)
+		}
+		ports = append(ports, listening(string(said))...)
+	}
+	if len(ports) < 15 {
+		return fmt.Errorf("hardly anything listens on the hosts: %v", ports)
+	}
+	slices.Sort(ports)
+	return p.scan(ctx, slices.Compact(ports))
+}
+
+// listening reads the ports of the kernel's table that somebody listens on.
+func listening(table string) (ports []int) {
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != "0A" {
+			continue
+		}
+		if port, err := strconv.ParseUint(f[1][strings.LastIndexByte(f[1], ':')+1:], 16, 16); err == nil {
+			ports = append(ports, int(port))
+		}
+	}
+	return ports
+}
+
+func (p *play) scan(ctx context.Context, ports []int) error {
 	return p.phase("Port scan", func(part *console.Part) error {
 		var addresses, doors []string
 		for _, h := range p.hosts {
@@ -106,11 +146,11 @@ func (p *play) scanAll(ctx context.Context) error {
 				doors = append(doors, fmt.Sprintf("%s:%d", h.Address, doorPort))
 			}
 		}
-		f, err := scan(ctx, p.lab, addresses, nil)
+		f, err := scan(ctx, p.lab, addresses, ports)
 		if err != nil {
 			return err
 		}
-		p.report.Ports, p.report.Open = 65535*len(addresses), len(f.Open)
+		p.report.Ports, p.report.Open = len(ports)*len(addresses), len(f.Open)
 		slices.Sort(doors)
 		if !slices.Equal(f.Open, doors) || len(f.Refused) > 0 {
 			return fmt.Errorf("from outside these ports are open: %s; and these answer that they are not: %s; only %s should answer at all",
@@ -121,10 +161,15 @@ func (p *play) scanAll(ctx context.Context) error {
 	})
 }
 
+const (
+	serverDies = "a server host dies"
+	workerDies = "a worker host dies"
+)
+
 // victim is whom the play kills: of the servers the one that leads Nomad, unless its death would be that of the data.
 func (p *play) victim(ctx context.Context, what string) (spec.Host, error) {
 	role := spec.Worker
-	if what == "a server host dies" {
+	if what == serverDies {
 		role = spec.Server
 	}
 	leader, err := p.inside(ctx, "nomad", "operator", "api", "/v1/status/leader")
@@ -337,7 +382,7 @@ func (p *play) interrupted(ctx context.Context) error {
 		if err := p.configure(ctx, "lab-two", one); err != nil {
 			return err
 		}
-		return p.killApplies(ctx)
+		return p.killApplies(ctx, points)
 	}); err != nil {
 		return err
 	}
@@ -357,7 +402,7 @@ func (p *play) interrupted(ctx context.Context) error {
 var points = []string{"✓ Install", "✓ Reach  ", "✓ Secrets"}
 
 // killApplies kills an apply at each point: Terraform alone the first time, so that what it has started goes on beside the next apply; all of it after that.
-func (p *play) killApplies(ctx context.Context) error {
+func (p *play) killApplies(ctx context.Context, points []string) error {
 	for i, point := range points {
 		p.log.clear()
 		cmd := p.tf.Command(ctx, "apply", "-auto-approve", "-input=false", "-no-color")

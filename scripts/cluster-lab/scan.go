@@ -26,19 +26,20 @@ type found struct {
 	Refused []string `json:"refused"` // address:port, with /udp
 }
 
-// scan tries ports of addresses from the namespace of the one outside; all of TCP's when none are named.
+// scan tries TCP ports, and the UDP ports of agents, of addresses from the namespace of the one outside.
 func scan(ctx context.Context, l *lab.Lab, addresses []string, ports []int) (found, error) {
 	var f found
 	self, err := os.Executable()
 	if err != nil {
 		return f, err
 	}
-	list := make([]string, len(ports))
-	for i, p := range ports {
-		list[i] = strconv.Itoa(p)
+	input, err := json.Marshal(ports)
+	if err != nil {
+		return f, err
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := l.Command(ctx, self, scanCommand, strings.Join(addresses, ","), strings.Join(list, ","))
+	cmd := l.Command(ctx, self, scanCommand, strings.Join(addresses, ","))
+	cmd.Stdin = bytes.NewReader(input)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return f, fmt.Errorf("scan ports: %w: %s", err, stderr.String())
@@ -53,20 +54,10 @@ func scan(ctx context.Context, l *lab.Lab, addresses []string, ports []int) (fou
 var udpPorts = []int{53, 123, 5353, 8300, 8301, 8302, 8600, 4648, 4789}
 
 func scanMain(args []string) int {
-	if len(args) != 2 {
-		fmt.Fprintln(os.Stderr, "scan: addresses and ports")
-		return 2
-	}
 	var ports []int
-	for _, p := range strings.Split(args[1], ",") {
-		if n, err := strconv.Atoi(p); err == nil {
-			ports = append(ports, n)
-		}
-	}
-	if len(ports) == 0 {
-		for p := 1; p <= 65535; p++ {
-			ports = append(ports, p)
-		}
+	if len(args) != 1 || json.NewDecoder(os.Stdin).Decode(&ports) != nil {
+		fmt.Fprintln(os.Stderr, "scan: addresses, and ports on standard input")
+		return 2
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(try(strings.Split(args[0], ","), ports)); err != nil {
 		return 1
