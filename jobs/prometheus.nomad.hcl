@@ -124,12 +124,28 @@ job "prometheus" {
 
       # Prometheus watches them.
       dynamic "template" {
-        for_each = ["services.yml", "queues.yml"]
+        for_each = ["services.yml", "queues.yml", "nomad.yml", "consul.yml"]
         content {
           data        = file("configs/prometheus/${template.value}")
           destination = "local/targets/${template.value}"
           change_mode = "noop"
         }
+      }
+
+      # How it shows itself to the agents where they ask for that; empty elsewhere. It reads them again by itself.
+      dynamic "template" {
+        for_each = { "ca.pem" = "ca", "certificate.pem" = "certificate", "key.pem" = "key" }
+        content {
+          data        = "{{ if nomadVarExists \"nomad/jobs/prometheus\" }}{{ with nomadVar \"nomad/jobs/prometheus\" }}{{ .${template.value}.Value }}{{ end }}{{ end }}"
+          destination = "secrets/${template.key}"
+          change_mode = "noop"
+        }
+      }
+
+      template {
+        data        = "{{ env \"CONSUL_HTTP_TOKEN\" }}"
+        destination = "secrets/consul"
+        change_mode = "noop"
       }
 
       dynamic "volume_mount" {

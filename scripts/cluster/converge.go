@@ -250,8 +250,13 @@ func (o *operator) ensureVariables(ctx context.Context, p *console.Part, g groun
 	if err != nil {
 		return err
 	}
+	ca, metrics, err := o.metricsPair()
+	if err != nil {
+		return err
+	}
 	for path, items := range map[string]map[string]string{
 		"nomad/jobs/postgres":   {"networks": strings.Join(networks, ",")},
+		"nomad/jobs/prometheus": {"ca": string(ca), "certificate": string(metrics.Certificate), "key": string(metrics.Key)},
 		"nomad/jobs/front-door": {"certificate": string(door.Certificate), "key": string(door.Key)},
 	} {
 		changed, err := putItems(ctx, g, path, items)

@@ -57,6 +57,20 @@ func (o *operator) frontDoorPair() (keys.Pair, error) {
 	return o.Keys.FrontDoor(slices.Compact(names), slices.Compact(addresses))
 }
 
+// metricsPair is how Prometheus shows itself to the agents.
+func (o *operator) metricsPair() (ca []byte, pair keys.Pair, err error) {
+	unlock, err := o.Keys.Lock()
+	if err != nil {
+		return nil, keys.Pair{}, err
+	}
+	defer unlock()
+	if ca, err = o.Keys.Authority(); err != nil {
+		return nil, keys.Pair{}, err
+	}
+	pair, err = o.Keys.Metrics()
+	return ca, pair, err
+}
+
 // frontDoor is the address that users know.
 func (o *operator) frontDoor() string {
 	return "https://" + address(o.with(spec.FrontDoor)[0].Address, o.Cluster.FrontDoor.Port)

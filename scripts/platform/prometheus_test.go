@@ -34,19 +34,34 @@ type registered struct {
 	ServiceMeta         map[string]string
 }
 
-// The configuration, with targets as Nomad renders them.
+// renderPrometheus writes a file of configs/prometheus as Nomad renders it, and returns it.
+func renderPrometheus(t *testing.T, dir, name string, functions template.FuncMap) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), "configs", "prometheus", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed := template.New(name).Funcs(functions)
+	if name == "prometheus.yml" {
+		parsed = parsed.Delims("[[nomad", "nomad]]")
+	}
+	if parsed, err = parsed.Parse(string(text)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := parsed.Execute(&out, nil); err != nil {
+		t.Fatal(err)
+	}
+	content := strings.NewReplacer("/local/targets", dir, "/secrets", dir, "/local", filepath.Join(root(t), "configs", "prometheus")).Replace(out.String())
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// The configuration, with targets as Nomad renders them: on a machine without certificates, and on hosts that ask for one.
 func TestPrometheusConfigIsValid(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	configs := filepath.Join(root(t), "configs", "prometheus")
-	read := func(name string) string {
-		t.Helper()
-		b, err := os.ReadFile(filepath.Join(configs, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
 	catalogue := map[string][]registered{
 		"worker|any":       {{Name: "worker", Address: "127.0.0.1", Node: "n", Port: 1, ServiceMeta: map[string]string{"metrics_port": "2001", "alloc": "a"}}, {Name: "worker", Address: "127.0.0.1", Node: "n", ServiceMeta: map[string]string{"metrics_port": "2002"}}},
 		"redis|any":        {{Name: "redis", Address: "127.0.0.1", Port: 3}},
@@ -54,38 +69,48 @@ func TestPrometheusConfigIsValid(t *testing.T) {
 		"http.nomad|any":   {{Name: "nomad", Address: "127.0.0.1", Port: 4646}},
 		"nomad-client|any": {{Name: "nomad-client", Address: "127.0.0.1", Port: 4656}},
 	}
-	var targets []string
-	for _, name := range []string{"services.yml", "queues.yml"} {
-		parsed, err := template.New(name).Funcs(template.FuncMap{
+	const services = "127.0.0.1:2001 127.0.0.1:2002 127.0.0.1:2003 127.0.0.1:2003 127.0.0.1:4646 127.0.0.1:4656 "
+	for name, tc := range map[string]struct {
+		variable map[string]item
+		targets  string
+		https    int
+	}{
+		"one machine": {nil, services + "127.0.0.1:8500", 0},
+		"a cluster":   {selfSigned(t, 1), services + "10.0.0.1:8501 10.0.0.2:8501", 2},
+	} {
+		dir := t.TempDir()
+		functions := template.FuncMap{
 			"env": func(string) string { return "127.0.0.1:8500" },
 			"services": func() []registered {
 				return []registered{{Name: "worker"}, {Name: "redis"}, {Name: "rabbitmq"}, {Name: "nomad"}}
 			},
-			"service":   func(name string) []registered { return catalogue[name] },
-			"parseJSON": func(s string) (v any, err error) { return v, json.Unmarshal([]byte(s), &v) },
-		}).Parse(read(name))
-		if err != nil {
-			t.Fatal(err)
+			"service": func(name string) []registered { return catalogue[name] },
+			"nodes": func() []registered {
+				return []registered{{Node: "a", Address: "10.0.0.1"}, {Node: "b", Address: "10.0.0.2"}}
+			},
+			"parseJSON":      func(s string) (v any, err error) { return v, json.Unmarshal([]byte(s), &v) },
+			"nomadVarExists": func(string) bool { return tc.variable != nil },
+			"nomadVar":       func(string) map[string]item { return tc.variable },
 		}
-		var out bytes.Buffer
-		if err := parsed.Execute(&out, nil); err != nil {
-			t.Fatal(err)
+		var targets []string
+		for _, file := range []string{"services.yml", "queues.yml", "nomad.yml", "consul.yml"} {
+			for _, m := range regexp.MustCompile(`(?m)^- targets: \["(.*)"\]$`).FindAllStringSubmatch(renderPrometheus(t, dir, file, functions), -1) {
+				targets = append(targets, m[1])
+			}
 		}
-		for _, m := range regexp.MustCompile(`(?m)^- targets: \["(.*)"\]$`).FindAllStringSubmatch(out.String(), -1) {
-			targets = append(targets, m[1])
+		if got := strings.Join(targets, " "); got != tc.targets {
+			t.Errorf("%s: targets %s\n   want %s", name, got, tc.targets)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), out.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
+		for file, key := range map[string]string{"ca.pem": "certificate", "certificate.pem": "certificate", "key.pem": "key", "consul": ""} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(tc.variable[key].Value), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
+		if config := renderPrometheus(t, dir, "prometheus.yml", functions); strings.Count(config, "scheme: https") != tc.https || strings.Contains(config, "nomad]]") {
+			t.Errorf("%s: want %d jobs with https:\n%s", name, tc.https, config)
+		}
+		promtool(t, "check", "config", filepath.Join(dir, "prometheus.yml"))
 	}
-	if got, want := strings.Join(targets, " "), "127.0.0.1:2001 127.0.0.1:2002 127.0.0.1:2003 127.0.0.1:4646 127.0.0.1:4656 127.0.0.1:8500 127.0.0.1:2003"; got != want {
-		t.Errorf("targets %s\n   want %s", got, want)
-	}
-	config := strings.NewReplacer("/local/targets", dir, "/local", configs).Replace(read("prometheus.yml"))
-	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, "check", "config", filepath.Join(dir, "prometheus.yml"))
 }
 
 var alertName = regexp.MustCompile(`(?m)^      - alert: (\w+)$`)

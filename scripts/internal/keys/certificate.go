@@ -116,6 +116,12 @@ func (k *Keys) Operator() (Pair, error) {
 	return k.ensure("operator", []string{"operator"}, nil, x509.ExtKeyUsageClientAuth)
 }
 
+// Metrics returns the certificate with which Prometheus shows itself to Consul's and Nomad's agents. Without a token it opens what is open to whoever has
+// a certificate: their metrics.
+func (k *Keys) Metrics() (Pair, error) {
+	return k.ensure("prometheus", []string{"prometheus"}, nil, x509.ExtKeyUsageClientAuth)
+}
+
 // FrontDoor returns the certificate of the address that users know.
 func (k *Keys) FrontDoor(names, addresses []string) (Pair, error) {
 	return k.ensure("front-door", names, addresses, x509.ExtKeyUsageServerAuth)
