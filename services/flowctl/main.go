@@ -29,7 +29,7 @@ type commands struct {
 	TokenShow  tokenCommand       `cmd:"" name:"token" help:"Print the bearer token, for curl."`
 	Flow       flowCommands       `cmd:"" help:"Flows: apply, list, get, versions, publish, pause, resume, delete, validate, test."`
 	Run        runCommand         `cmd:"" help:"Start a flow."`
-	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, cancel, retry, replay, pause, resume, watch."`
+	Execution  executionCommand   `cmd:"" help:"Executions: list, get, steps, waits, logs, why, catches, cancel, retry, replay, pause, resume, watch."`
 	Signal     signalCommand      `cmd:"" help:"Send a signal to an execution, or to whoever waits for its name and key."`
 	Approval   approvalCommand    `cmd:"" help:"Approvals: list, approve, reject."`
 	Catalog    catalogCommand     `cmd:"" help:"The node types, or one of them; the schema of flow documents."`
@@ -43,6 +43,9 @@ type commands struct {
 	Deadletter deadletterCommand  `cmd:"" help:"What could not be processed: list, show, requeue, purge."`
 	Remote     remoteCommand      `cmd:"" help:"Workers of your own: list queues and tasks, make tokens."`
 	Schedule   scheduleCommand    `cmd:"" help:"Schedules: list, get, create, save, preview, pause, resume, backfill, fires, delete."`
+	User       userCommand        `cmd:"" help:"Users: list, create, set, password, delete."`
+	APIToken   apiTokenCommand    `cmd:"" name:"apitoken" help:"API tokens for programs: list, create, revoke."`
+	Audit      auditCommand       `cmd:"" help:"Who changed what, the newest first."`
 	Completion completionCommand  `cmd:"" help:"Print the script that completes flowctl's words in bash, zsh or fish."`
 	Dev        devCommand         `cmd:"" help:"The whole platform in this process, for trying flows out; Ctrl-C stops it."`
 	Verify     verifyCommand      `cmd:"" help:"Say whether a running cluster is what it should be: quorum, jobs, doors shut, flows of each kind, failover."`

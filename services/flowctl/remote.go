@@ -73,17 +73,5 @@ func (k *remoteToken) Run(a *app) error {
 	if len(k.Queue) > 0 {
 		body["queues"] = k.Queue
 	}
-	var made json.RawMessage
-	if _, err := c.Do(a.ctx, "POST", "/tokens", body, &made); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(made)
-	}
-	var v struct{ Token string }
-	if err := json.Unmarshal(made, &v); err != nil {
-		return err
-	}
-	fmt.Fprintln(a.out, v.Token)
-	return nil
+	return newToken(a, c, body)
 }
