@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -94,7 +95,12 @@ var manual = obj{"id": "start", "type": "trigger.manual"}
 // TestControl: what people do with flows while they run, on the real platform, seen from outside.
 func TestControl(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: 500})
+	keys := filepath.Join(t.TempDir(), "credentials.keys")
+	if err := os.WriteFile(keys, []byte(masterKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlatform(t, size{orchestrators: 2, workers: 1, slots: 500, env: []string{"CREDENTIALS_TOKEN=token-of-the-workers"},
+		gateway: []string{"CREDENTIALS_KEY_FILE=" + keys, "CREDENTIALS_TOKEN=token-of-the-workers"}})
 	o := newOffice(t)
 	p.token = p.admin
 	var operator struct{ Token string }
@@ -111,6 +117,9 @@ func TestControl(t *testing.T) {
 		{"FlowPausedAndResumed", flowPaused},
 		{"NodeTypeAndPoolPaused", typeAndPoolPaused},
 		{"CancelInAnyPhase", cancelInAnyPhase},
+		{"CancelOfServers", cancelOfServers},
+		{"CancelGoesDown", cancelGoesDown},
+		{"CancelWithoutWorker", cancelWithoutWorker},
 		{"BulkRetryWithTheLeaderKilled", bulkRetry},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

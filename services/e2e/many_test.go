@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -129,14 +130,23 @@ func memoryOfWaiting(t *testing.T, p *platform) {
 		})
 		at := float64(time.Now().Unix())
 		for _, s := range []*service{p.gateway, p.orchestrators[0], p.workers[0]} {
+			// Twice: what the first one finds is what the work of getting there has left.
 			var m map[string]float64
-			testkit.Eventually(t, 5*time.Minute, s.o.Name+" has collected its garbage", func() error { // the runtime does so every two minutes
-				if m = s.metrics(t); m["go_memstats_last_gc_time_seconds"] <= at {
-					return fmt.Errorf("%.0f s ago", at-m["go_memstats_last_gc_time_seconds"])
+			least, collected := math.MaxFloat64, map[float64]bool{}
+			testkit.Eventually(t, 6*time.Minute, s.o.Name+" has collected its garbage", func() error { // the runtime does so every two minutes
+				m = s.metrics(t)
+				if last := m["go_memstats_last_gc_time_seconds"]; last > at {
+					collected[last] = true
+				}
+				if len(collected) > 1 {
+					least = min(least, m["go_memstats_heap_alloc_bytes"])
+				}
+				if len(collected) < 3 {
+					return fmt.Errorf("%d times", len(collected))
 				}
 				return nil
 			})
-			t.Logf("%6d wait: %-15s heap %6.1f MiB, resident %6.1f MiB, %4.0f goroutines", n, s.o.Name, m["go_memstats_heap_alloc_bytes"]/(1<<20), m["process_resident_memory_bytes"]/(1<<20), m["go_goroutines"])
+			t.Logf("%6d wait: %-15s heap %6.1f MiB, resident %6.1f MiB, %4.0f goroutines", n, s.o.Name, least/(1<<20), m["process_resident_memory_bytes"]/(1<<20), m["go_goroutines"])
 		}
 	}
 }

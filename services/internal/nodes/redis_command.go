@@ -105,16 +105,15 @@ func (x *redisExecutor) Execute(ctx context.Context, c node.Call) (node.Result, 
 	if err != nil {
 		return node.Result{}, err
 	}
-	f := opened.Fields
-	client, release, ok, err := x.pools.take(credential.RedisURL(f), func() (*redis.Client, error) { return x.client(f) })
+	own := waits(command, args)
+	client, release, ok, err := x.take(opened.Fields, own)
 	switch {
 	case err != nil:
 		return node.Result{}, &node.Error{Code: "config", Message: "the credential " + opened.Name + " can't be used: its settings make no Redis address"}
 	case !ok:
 		return node.Result{}, tooManyServers
 	}
-	defer release()
-	answer, err := client.Do(ctx, words...).Result()
+	answer, err := send(ctx, client, release, own, words)
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return node.Result{}, redisFailed(ctx, err)
 	}
@@ -127,6 +126,52 @@ func (x *redisExecutor) Execute(ctx context.Context, c node.Call) (node.Result, 
 		return node.Result{}, &node.Error{Code: "value-too-large", Message: fmt.Sprintf("the answer: %v", err)}
 	}
 	return node.Result{Output: map[string]any{"result": result}}, nil
+}
+
+// redisWaits are commands that may wait for what others do. XREAD and XREADGROUP do so with BLOCK alone.
+var redisWaits = []string{"BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN"}
+
+func waits(command string, args []any) bool {
+	command = strings.ToUpper(command)
+	if command == "XREAD" || command == "XREADGROUP" {
+		return slices.ContainsFunc(args, func(a any) bool { s, is := a.(string); return is && strings.EqualFold(s, "BLOCK") })
+	}
+	return slices.Contains(redisWaits, command)
+}
+
+// take gives a client of a server: the one that all share, or, for a command that waits, one of its own, whose connection ends with it.
+func (x *redisExecutor) take(f map[string]string, own bool) (c *redis.Client, release func(), ok bool, err error) {
+	if !own {
+		return x.pools.take(credential.RedisURL(f), func() (*redis.Client, error) { return x.client(f) })
+	}
+	if c, err = x.client(f); err != nil {
+		return nil, nil, true, err
+	}
+	return c, func() { _ = c.Close() }, true, nil
+}
+
+// send sends a command and waits for the answer, or until the context ends. The library minds a context's deadline, but not its cancel, while it reads: the call goes on beside
+// us then, bounded by the node's timeout, unless the client is the command's own: closing it ends the command on the server too, so that it takes nothing that comes later.
+func send(ctx context.Context, client *redis.Client, release func(), own bool, words []any) (any, error) {
+	type answer struct {
+		value any
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		defer release()
+		v, err := client.Do(ctx, words...).Result()
+		done <- answer{v, err}
+	}()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-ctx.Done():
+		if own {
+			_ = client.Close()
+		}
+		return nil, ctx.Err()
+	}
 }
 
 func (x *redisExecutor) client(f map[string]string) (*redis.Client, error) {

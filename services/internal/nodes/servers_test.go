@@ -202,6 +202,51 @@ func TestRedis(t *testing.T) {
 	}
 }
 
+// TestRedisCancelled: a command that waits ends with its context, on the server too: what comes later is not lost to nobody.
+func TestRedisCancelled(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(testkit.Redis(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]string{"host": u.Hostname(), "port": u.Port()}
+	x := executor(t, "redis.command", Options{})
+	command := func(ctx context.Context, config string) (node.Result, error) {
+		return x.Execute(ctx, node.Call{Execution: "e", Node: "n", Try: 1, Attempt: 1, Config: decode(t, config).(map[string]any), Credential: func(context.Context, ...string) (node.Credential, error) {
+			return node.Credential{Name: "test", Type: credential.Redis, Fields: fields}, nil
+		}})
+	}
+	clients := func(want string) error {
+		r, err := command(t.Context(), `{"credential": "test", "command": "INFO", "args": ["clients"]}`)
+		if err != nil || !strings.Contains(fmt.Sprint(r.Output), "blocked_clients:"+want+"\r\n") {
+			return fmt.Errorf("%v %v", r.Output, err)
+		}
+		return nil
+	}
+	for i, config := range []string{`{"credential": "test", "command": "blpop", "args": ["list", 0]}`, `{"credential": "test", "command": "XREAD", "args": ["block", 0, "STREAMS", "stream", "$"]}`} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := command(ctx, config)
+			ended <- err
+		}()
+		testkit.Eventually(t, 30*time.Second, "the command waits", func() error { return clients("1") })
+		cancel()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("command %d: %v", i, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("command %d still waits", i)
+		}
+		testkit.Eventually(t, 30*time.Second, "the server has let it go", func() error { return clients("0") })
+	}
+	if r, err := command(t.Context(), `{"credential": "test", "command": "RPUSH", "args": ["list", 1]}`); err != nil || fmt.Sprint(r.Output) != "map[result:1]" {
+		t.Errorf("what came after the cancel was taken: %v %v", r.Output, err)
+	}
+}
+
 func TestAMQP(t *testing.T) {
 	t.Parallel()
 	server := testkit.RabbitMQ(t)
