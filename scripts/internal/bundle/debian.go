@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"flowplatform/scripts/internal/archive"
+	"flowplatform/scripts/internal/spec"
 )
 
 // Debian makes an apt repository of every package that any role needs and everything that those depend on, down to the C library, for hosts of the Debian
@@ -26,7 +27,7 @@ type Debian struct {
 }
 
 // roles whose packages go along: all that a host of a cluster can have.
-var roles = []string{"server", "client", "data"}
+var roles = []string{spec.Server, spec.Data, spec.Worker, spec.FrontDoor}
 
 // Make makes the repository in a directory.
 func (d Debian) Make(ctx context.Context, dir string) (debian string, count int, err error) {

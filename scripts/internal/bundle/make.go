@@ -25,7 +25,7 @@ var carried = []struct{ from, to string }{
 
 // tools are the programs that people and hosts run themselves.
 func tools() []string {
-	return []string{"consul", "nomad", programs.CommandLine}
+	return []string{"consul", "nomad", programs.Host, programs.Cluster, programs.CommandLine}
 }
 
 // Expected are the files and directories that every bundle of this kind has.

@@ -36,9 +36,6 @@ func Build(ctx context.Context, root, into, arch string) error {
 // BuildClustering builds Host and Cluster.
 func BuildClustering(ctx context.Context, root, into, arch string) error {
 	for name, source := range map[string]string{Host: "./scripts/node", Cluster: "./scripts/cluster"} {
-		if _, err := os.Stat(filepath.Join(root, source)); err != nil {
-			continue
-		}
 		if err := build(ctx, root, filepath.Join(into, name), arch, source); err != nil {
 			return err
 		}

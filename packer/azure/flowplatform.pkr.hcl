@@ -1,0 +1,1 @@
+../flowplatform.pkr.hcl
