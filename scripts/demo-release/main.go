@@ -34,6 +34,7 @@ type arguments struct {
 	settle time.Duration
 	bound  time.Duration
 	bad    bool
+	quick  bool
 	file   string
 }
 
@@ -44,6 +45,7 @@ func parse(args []string) (arguments, error) {
 	f.DurationVar(&a.settle, "settle", 90*time.Second, "how long what was accepted may take to end once the load is over, from 1s to 1h")
 	f.DurationVar(&a.bound, "bound", 15*time.Minute, "how long all of it may take, from 1m to 1h")
 	f.BoolVar(&a.bad, "bad", true, "also releases that never become ready; Nomad gives a worker's three minutes")
+	f.BoolVar(&a.quick, "quick", false, "for the suite: gateway and worker, one bad gateway that is judged after seconds instead of a minute, and no way back under load")
 	f.StringVar(&a.file, "file", "bench-results/release.json", "where the figures go, as JSON")
 	if err := f.Parse(args); err != nil {
 		return a, err
@@ -119,7 +121,7 @@ func demo(ctx context.Context, a arguments) (_ *record, err error) {
 	}
 	r := &record{At: time.Now().UTC(), Rate: a.rate, Broken: []string{}}
 	say("load at %g executions a second through %s; releases by nomad job run", a.rate, o.Server)
-	r.Counts, err = chaos.During(ctx, o, func(ctx context.Context) error { return d.play(ctx, a.bad, r, say) })
+	r.Counts, err = chaos.During(ctx, o, func(ctx context.Context) error { return d.play(ctx, a, r, say) })
 	if err != nil {
 		return nil, err
 	}
