@@ -33,7 +33,7 @@ job "front-door" {
       max_parallel      = 1
       auto_revert       = true
       min_healthy_time  = "1s"
-      healthy_deadline  = "20s"
+      healthy_deadline  = "1m"
       progress_deadline = "0s"
     }
 

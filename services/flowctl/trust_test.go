@@ -61,6 +61,11 @@ func TestAuthorityOfTheFrontDoor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if res, err := saved.Plain(time.Minute).Get(s.URL); err != nil {
+		t.Errorf("a plain client of the saved login: %v", err)
+	} else {
+		res.Body.Close()
+	}
 	result, err := load.Run(context.Background(), "tls", load.Options{Server: saved.Server, TLS: saved.TLS, Token: "t", Path: "/flows/x/executions", Body: "{}", Connections: 2, Count: 20, Duration: time.Minute})
 	if err != nil || result.Accepted != 20 || result.Errors != 0 {
 		t.Errorf("load over HTTPS: %+v, %v", result, err)

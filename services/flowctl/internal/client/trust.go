@@ -45,6 +45,17 @@ func (c *Client) Trust(pem string) error {
 	return nil
 }
 
+// Plain is an HTTP client that believes the servers that this one believes, and tells nobody who we are.
+func (c *Client) Plain(timeout time.Duration) *http.Client {
+	h := &http.Client{Timeout: timeout}
+	if c.TLS != nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig = c.TLS.Clone()
+		h.Transport = transport
+	}
+	return h
+}
+
 // unreachable says why a server gave no answer, and what to do.
 func unreachable(server string, err error) error {
 	var unknown x509.UnknownAuthorityError

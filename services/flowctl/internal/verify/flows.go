@@ -308,7 +308,7 @@ func (w *workshop) post(ctx context.Context, path, body string) (int, string, er
 		return 0, "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := (&http.Client{Timeout: runWait}).Do(req)
+	res, err := w.api.Plain(runWait).Do(req)
 	if err != nil {
 		return 0, "", err
 	}

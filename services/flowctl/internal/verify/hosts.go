@@ -244,7 +244,7 @@ func (r *run) certificates(ctx context.Context) finding {
 		if err != nil {
 			return failed("%v", err)
 		}
-		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+		res, err := r.o.API.Plain(10 * time.Second).Do(req)
 		if err != nil {
 			return failed("front door: %v", err)
 		}

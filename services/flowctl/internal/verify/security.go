@@ -209,6 +209,9 @@ func (r *run) doorDenied(ctx context.Context) finding {
 		if err != nil {
 			return failed("%v", err)
 		}
+		if err := c.Trust(r.o.API.CA); err != nil {
+			return failed("%v", err)
+		}
 		for _, path := range []string{"/auth/me", "/flows", "/executions", "/workers", "/credentials"} {
 			status, err := c.Do(ctx, http.MethodGet, path, nil, nil)
 			if status == 0 {
@@ -224,7 +227,8 @@ func (r *run) doorDenied(ctx context.Context) finding {
 
 // doorInside: what services say to each other, and their figures, are no business of whoever comes through the front door.
 func (r *run) doorInside(ctx context.Context) finding {
-	h := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h := r.o.API.Plain(10 * time.Second)
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, path := range []string{"/internal/v1/bootstrap", "/internal/v1/sessions", "/metrics", "/debug/pprof/"} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.o.API.Server+path, nil)
 		if err != nil {
