@@ -1,4 +1,4 @@
-# What every platform refuses: the test in terraform_test.go runs this in each folder whose provider can be had, with the provider played.
+# What every platform refuses, because variables.tf is the same in all: terraform_test.go runs this where no provider is needed.
 
 override_module {
   target  = module.cluster

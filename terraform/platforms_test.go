@@ -68,13 +68,13 @@ func TestNoREADMEClaimsMoreThanWasDone(t *testing.T) {
 			if err != nil || !strings.HasPrefix(s.Source, "the provider itself") || !p.Has("tests/hosts.tftest.hcl") {
 				t.Errorf("%s says that it was planned; that takes the provider itself and tests/hosts.tftest.hcl (%v)", name, err)
 			}
-		case "Checked against the provider's schema":
-			if err != nil || !strings.HasPrefix(s.Source, "npm @cdktf/") {
-				t.Errorf("%s says that it was checked against its provider's schema (%v)", name, err)
+		case "Planned against a mock of its schema":
+			if err != nil || !strings.HasPrefix(s.Source, "npm @cdktf/") || !p.Has("tests/hosts.tftest.hcl") {
+				t.Errorf("%s says that it was planned with its provider's schema; that takes one of CDK for Terraform and tests/hosts.tftest.hcl (%v)", name, err)
 			}
-		case "Checked against a translated schema":
-			if err != nil || !strings.Contains(s.Source, "translated back") {
-				t.Errorf("%s says that it was checked against a translated schema (%v)", name, err)
+		case "Planned against a mock of a translated schema":
+			if err != nil || !strings.Contains(s.Source, "translated back") || !p.Has("tests/hosts.tftest.hcl") {
+				t.Errorf("%s says that it was planned with a translated schema; that takes one and tests/hosts.tftest.hcl (%v)", name, err)
 			}
 		default:
 			t.Errorf("%s: README.md says %q of how it was verified", name, claim)
@@ -105,7 +105,7 @@ func TestEveryResourceFitsItsProvidersSchema(t *testing.T) {
 				used[strings.TrimPrefix(o.String(), "data.")[:strings.Index(strings.TrimPrefix(o.String(), "data."), ".")]] = true
 			}
 			for typ := range s.Types {
-				if !used[strings.TrimPrefix(typ, "data.")] {
+				if typ != "provider" && !used[strings.TrimPrefix(typ, "data.")] {
 					t.Errorf("terraform/schemas/%s.json has %s, which the platform doesn't use: write it again", name, typ)
 				}
 			}
@@ -132,6 +132,24 @@ func TestTheTableOfPlatformsSaysTheSame(t *testing.T) {
 		} else if !strings.HasSuffix(row, "| "+p.Verification()+" |") {
 			t.Errorf("docs/deployment.md says of %s: %s\nits README.md says: %s", name, row, p.Verification())
 		}
+	}
+}
+
+// What a new user is told to write for AWS is what the platform takes.
+func TestTheGuideForOneCloudSetsWhatMustBeSet(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/deployment.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, guide, _ := strings.Cut(string(text), "\n## On one cloud: AWS\n")
+	_, values, found := strings.Cut(guide, "```hcl\n")
+	values, _, closed := strings.Cut(values, "```")
+	if !found || !closed {
+		t.Fatal("docs/deployment.md shows no values for AWS")
+	}
+	for _, wrong := range platforms(t)["aws"].Values([]byte(strings.ReplaceAll("\n"+values, "\n   ", "\n"))) { // the block is part of a list
+		t.Errorf("the guide %s", wrong)
 	}
 }
 
@@ -182,7 +200,11 @@ func TestAPlatformThatBreaksTheContractIsFound(t *testing.T) {
 		{"an example without what must be set", "example.tfvars", `region = "eu-central-1"`, "", "example.tfvars doesn't set region"},
 		{"an example of something else", "example.tfvars", "region =", "regoin =", "example.tfvars sets regoin"},
 		{"a README without costs", "README.md", "## Costs", "## Prices", `no section "## Costs"`},
-		{"a README that claims something else", "README.md", "**Checked against the provider's schema**", "**Works**", "must begin with one of"},
+		{"a README that claims something else", "README.md", "**Planned against a mock of its schema**", "**Works**", "must begin with one of"},
+		{"a secret", "platform.tf", `variable "region"`, `variable "token" { sensitive = true }
+
+variable "region"`, "variable token looks like a secret"},
+		{"a firewall that is open", "main.tf", "for_each = local.openings", "for_each = {}", "no firewall uses local.openings"},
 		{"a file that others don't have", "extra.tf", "", "# more\n", "extra.tf is none of the files"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -208,7 +230,7 @@ func TestAPlatformWithoutTestsIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if wrong := p.Rules(platforms(t)[reference]); len(wrong) != 1 || !strings.Contains(wrong[0], "nothing would tell that it is broken") {
+	if wrong := p.Rules(platforms(t)[reference]); len(wrong) != 2 || !strings.Contains(wrong[0], "nothing would tell that it is broken") || !strings.Contains(wrong[1], "schemas moon") {
 		t.Errorf("a new folder with neither tests nor a schema: %q", wrong)
 	}
 }

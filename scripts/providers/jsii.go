@@ -49,6 +49,7 @@ type jsiiRef struct {
 }
 
 var (
+	settings   = regexp.MustCompile(`\.provider\.\w+ProviderConfig$`)
 	represents = regexp.MustCompile(`Represents an? \{@link https://registry\.terraform\.io/providers/[^/]+/[^/]+/([^/]+)/docs/(resources|data-sources)/\S+ ([a-z0-9_]+)\}`)
 	argument   = regexp.MustCompile(`#([a-z0-9_]+) \w+#`)
 )
@@ -69,6 +70,9 @@ func fromJsii(ctx context.Context, of string, types []string) (*contract.Schema,
 		wanted[t] = true
 	}
 	for fqn, class := range a.Types {
+		if settings.MatchString(fqn) {
+			s.Types["provider"] = a.block(class)
+		}
 		match := represents.FindStringSubmatch(class.Docs.Summary)
 		if match == nil {
 			continue
@@ -89,7 +93,7 @@ func fromJsii(ctx context.Context, of string, types []string) (*contract.Schema,
 		a.results(class, t)
 		s.Types[name] = t
 	}
-	for _, t := range types {
+	for _, t := range append(types, "provider") {
 		if s.Types[t] == nil {
 			return nil, fmt.Errorf("%s has no %s", of, t)
 		}
@@ -107,7 +111,7 @@ func (a assembly) block(from *jsiiType) *contract.Type {
 		name := match[1]
 		if inner := a.Types[p.Type.structure()]; inner != nil && strings.Contains(p.Docs.Summary, name+" block") {
 			nested := a.block(inner)
-			nested.Required = !p.Optional
+			nested.Required, nested.Single = !p.Optional, p.Type.FQN != ""
 			t.Blocks[name] = nested
 			continue
 		}
@@ -166,11 +170,15 @@ func (r jsiiRef) kind() string {
 	case r.Primitive == "string", r.Primitive == "number":
 		return r.Primitive
 	case r.FQN == "cdktf.StringMap":
-		return "map"
+		return "map(string)"
+	case r.FQN == "cdktf.NumberMap":
+		return "map(number)"
+	case r.FQN == "cdktf.BooleanMap":
+		return "map(bool)"
 	case r.Collection != nil && r.Collection.Kind == "array":
-		return "list"
+		return "list(" + r.Collection.Of.kind() + ")"
 	case r.Collection != nil:
-		return "map"
+		return "map(" + r.Collection.Of.kind() + ")"
 	case r.Union != nil:
 		for _, one := range r.Union.Types {
 			if one.FQN != "cdktf.IResolvable" {

@@ -15,6 +15,7 @@ import (
 // What `terraform providers schema -json` prints, as far as we read it.
 type printed struct {
 	Providers map[string]struct {
+		Provider  struct{ Block printedBlock }            `json:"provider"`
 		Resources map[string]struct{ Block printedBlock } `json:"resource_schemas"`
 		Data      map[string]struct{ Block printedBlock } `json:"data_source_schemas"`
 	} `json:"provider_schemas"`
@@ -30,6 +31,8 @@ type printedBlock struct {
 	Blocks map[string]struct {
 		Block printedBlock `json:"block"`
 		Min   int          `json:"min_items"`
+		Max   int          `json:"max_items"`
+		Mode  string       `json:"nesting_mode"`
 	} `json:"block_types"`
 }
 
@@ -48,7 +51,7 @@ func fromProvider(ctx context.Context, of string, types []string) (*contract.Sch
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	variables, err := contract.Configuration(dir)
+	variables, err := contract.Configuration(dir, contract.Mirror())
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +73,7 @@ func fromProvider(ctx context.Context, of string, types []string) (*contract.Sch
 	}
 	s := &contract.Schema{Version: pin.version, Source: "the provider itself, built from " + pin.module, Types: map[string]*contract.Type{}}
 	for _, provider := range all.Providers {
+		s.Types["provider"] = provider.Provider.Block.convert()
 		for _, name := range types {
 			if r, has := provider.Resources[name]; has {
 				s.Types[name] = r.Block.convert()
@@ -90,7 +94,7 @@ func (b printedBlock) convert() *contract.Type {
 	}
 	for name, inner := range b.Blocks {
 		nested := inner.Block.convert()
-		nested.Required = inner.Min > 0
+		nested.Required, nested.Single = inner.Min > 0, inner.Max == 1 || inner.Mode == "single"
 		t.Blocks[name] = nested
 	}
 	return t
@@ -106,10 +110,11 @@ func kindOf(raw json.RawMessage) string {
 	if json.Unmarshal(raw, &composed) != nil || len(composed) == 0 {
 		return "any"
 	}
-	switch kind := kindOf(composed[0]); kind {
-	case "set", "tuple":
-		return "list"
-	default:
-		return kind
+	switch kind := kindOf(composed[0]); {
+	case len(composed) == 2 && (kind == "list" || kind == "set"):
+		return "list(" + kindOf(composed[1]) + ")"
+	case len(composed) == 2 && kind == "map":
+		return "map(" + kindOf(composed[1]) + ")"
 	}
+	return "any"
 }

@@ -32,7 +32,9 @@ func fromPulumi(ctx context.Context, of string, types []string) (*contract.Schem
 	}
 	d := declarations{}
 	d.read(string(files["types/input.d.ts"]))
-	s := &contract.Schema{Source: "npm " + of + ", TypeScript declarations, names translated back", Types: map[string]*contract.Type{}}
+	settings := declarations{}
+	settings.read(string(files["provider.d.ts"]))
+	s := &contract.Schema{Source: "npm " + of + ", TypeScript declarations, names translated back", Types: map[string]*contract.Type{"provider": d.block(settings["ProviderArgs"])}}
 	for _, name := range types {
 		file := classes[name]
 		text := string(files[file+".d.ts"])
@@ -106,7 +108,7 @@ func (d declarations) block(properties []property) *contract.Type {
 	for _, p := range properties {
 		if match := input.FindStringSubmatch(p.typ); match != nil {
 			nested := d.block(d[match[1]])
-			nested.Required = !p.optional
+			nested.Required, nested.Single = !p.optional, !strings.Contains(p.typ, "[]")
 			t.Blocks[p.terraform()] = nested
 			continue
 		}
@@ -127,9 +129,9 @@ func (p property) terraform() string {
 func (p property) kind() string {
 	switch {
 	case strings.Contains(p.typ, "[]"):
-		return "list"
-	case strings.Contains(p.typ, "{"):
-		return "map"
+		return "list(" + property{typ: strings.ReplaceAll(p.typ, "[]", "")}.kind() + ")"
+	case strings.Contains(p.typ, "{"): // the values are in the next lines; all that we have met are strings
+		return "map(string)"
 	case strings.Contains(p.typ, "string"):
 		return "string"
 	case strings.Contains(p.typ, "number"):

@@ -35,11 +35,11 @@ func Program() string {
 	return ""
 }
 
-// Configuration writes what makes Terraform take providers from the mirror and from nowhere else, and returns the variables that name it.
-func Configuration(dir string) ([]string, error) {
+// Configuration writes what makes Terraform take providers from a mirror and from nowhere else, and returns the variables that name it.
+func Configuration(dir, mirror string) ([]string, error) {
 	file := filepath.Join(dir, "terraform.rc")
-	content := "disable_checkpoint = true\n\nprovider_installation {\n  filesystem_mirror {\n    path = \"" + Mirror() + "\"\n  }\n}\n"
-	if err := os.MkdirAll(Mirror(), 0o755); err != nil {
+	content := "disable_checkpoint = true\n\nprovider_installation {\n  filesystem_mirror {\n    path = \"" + mirror + "\"\n  }\n}\n"
+	if err := os.MkdirAll(mirror, 0o755); err != nil {
 		return nil, err
 	}
 	return []string{"TF_CLI_CONFIG_FILE=" + file, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1"}, os.WriteFile(file, []byte(content), 0o600)

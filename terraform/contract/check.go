@@ -30,10 +30,25 @@ func (p *Platform) Check(s *Schema) []string {
 		}
 		c.body(o.Body, t, o.String(), true)
 	}
+	for _, b := range p.blocks("provider") {
+		if settings := s.Types["provider"]; settings != nil {
+			c.body(b.Body, settings.optional(), "provider "+b.Labels[0], true)
+		}
+	}
 	for _, file := range sortedKeys(p.bodies) {
 		_ = hclsyntax.VisitAll(p.bodies[file], func(n hclsyntax.Node) hcl.Diagnostics { c.reference(n); return nil })
 	}
 	return c.wrong
+}
+
+// optional is the type with nothing required: what a provider asks for may come from the environment.
+func (t *Type) optional() *Type {
+	free := &Type{Attributes: map[string]Attribute{}, Blocks: t.Blocks}
+	for name, a := range t.Attributes {
+		a.Required = false
+		free.Attributes[name] = a
+	}
+	return free
 }
 
 type checker struct {
@@ -128,7 +143,8 @@ func (c *checker) value(a *hclsyntax.Attribute, want Attribute, where string) {
 			}
 		}
 	}
-	fits := want.Type == "any" || want.Type == shape || shape == "map" && want.Type == "object"
+	kind, _, _ := strings.Cut(want.Type, "(")
+	fits := kind == "any" || kind == shape || shape == "map" && kind == "object"
 	if !fits {
 		c.say(a.NameRange, "%s: %s takes a %s, not a %s", where, a.Name, want.Type, shape)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -125,6 +126,22 @@ func (p *Platform) Providers() []string {
 	}
 	slices.Sort(found)
 	return found
+}
+
+var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)*`)
+
+// Oldest is the oldest version of its provider that the platform takes: the first number in its constraint, with three parts.
+func (p *Platform) Oldest() string {
+	for _, terraform := range p.blocks("terraform") {
+		for _, required := range terraform.Body.Blocks {
+			for _, attribute := range required.Body.Attributes {
+				if version := versionNumber.FindString(stringIn(attribute.Expr, "version")); version != "" {
+					return version + strings.Repeat(".0", max(0, 2-strings.Count(version, ".")))
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // Objects are the resources and data sources of providers, in the order in which they are written. Terraform's own terraform_data isn't among them.

@@ -14,11 +14,11 @@ import (
 
 // Verifications are what a README may claim, and nothing else; the exact words begin the last section.
 var Verifications = []string{
-	"Applied",                               // terraform apply, and what it made was used
-	"Planned",                               // terraform test, of what needs no provider
-	"Planned against a mock",                // terraform test with the provider itself, its answers played
-	"Checked against the provider's schema", // names and types alone
-	"Checked against a translated schema",   // names and types alone, of another tool's binding of the provider
+	"Applied",                              // terraform apply, and what it made was used
+	"Planned",                              // terraform test, of what needs no provider
+	"Planned against a mock",               // terraform test with the provider itself, its answers played
+	"Planned against a mock of its schema", // the same with a stand-in that has the provider's names and types
+	"Planned against a mock of a translated schema", // the same, the names and types translated back from another tool's spelling
 }
 
 var (
@@ -40,6 +40,7 @@ func (p *Platform) Rules(like *Platform) []string {
 	p.described(say)
 	p.shapesHosts(say)
 	p.keepsMachines(say)
+	p.closed(say)
 	p.example(say)
 	p.readme(say)
 	return wrong
@@ -69,8 +70,11 @@ func (p *Platform) sameFiles(like *Platform, say sayer) {
 			say("%s is none of the files of a platform", name)
 		}
 	}
-	if !p.tested() {
-		say("it has neither tests/*.tftest.hcl nor a schema in terraform/schemas: nothing would tell that it is broken")
+	if !slices.ContainsFunc(sortedKeys(p.files), func(name string) bool { return strings.HasPrefix(name, "tests/") }) {
+		say("it has no tests/*.tftest.hcl: nothing would tell that it is broken")
+	}
+	if _, err := p.Schema(); err != nil && len(p.Providers()) > 0 {
+		say("%v: write it with `go run ./scripts/providers schemas %s`", err, p.Name)
 	}
 }
 
@@ -169,23 +173,52 @@ func (p *Platform) ignored(o Object) []string {
 	return names
 }
 
+// closed: what the firewall lets in is local.openings, the same in every platform. Where there is no firewall to set, the README says what stands for it.
+// And nothing that a platform asks for is a secret, because Terraform would write it into its state.
+func (p *Platform) closed(say sayer) {
+	if p.MakesMachines() {
+		uses := false
+		for name, content := range p.files {
+			uses = uses || filepath.Ext(name) == ".tf" && name != "machines.tf" && bytes.Contains(content, []byte("local.openings"))
+		}
+		if !uses && !bytes.Contains(p.files["README.md"], []byte("nftables")) && len(p.Providers()) > 0 {
+			say("no firewall uses local.openings, and README.md doesn't say what is the firewall then")
+		}
+	}
+	for _, b := range p.blocks("variable") {
+		if secret.MatchString(b.Labels[0]) || b.Body.Attributes["sensitive"] != nil {
+			say("variable %s looks like a secret, which Terraform would write into its state: let the provider read it from the environment", b.Labels[0])
+		}
+	}
+}
+
+var secret = regexp.MustCompile(`password|secret|token|credential|api_key`)
+
 var assignment = regexp.MustCompile(`(?m)^([a-z_]+)\s*=`)
 
-// example: it sets what must be set, and nothing that isn't there.
 func (p *Platform) example(say sayer) {
+	for _, wrong := range p.Values(p.files["example.tfvars"]) {
+		say("example.tfvars %s", wrong)
+	}
+}
+
+// Values returns what is wrong with values for the platform's variables: one isn't set that has no default, or one is set that isn't there.
+func (p *Platform) Values(text []byte) []string {
+	var wrong []string
 	set := map[string]bool{}
-	for _, match := range assignment.FindAllSubmatch(p.files["example.tfvars"], -1) {
+	for _, match := range assignment.FindAllSubmatch(text, -1) {
 		set[string(match[1])] = true
 	}
 	for _, b := range p.blocks("variable") {
 		if b.Body.Attributes["default"] == nil && !set[b.Labels[0]] {
-			say("example.tfvars doesn't set %s, which has no default", b.Labels[0])
+			wrong = append(wrong, fmt.Sprintf("doesn't set %s, which has no default", b.Labels[0]))
 		}
 		delete(set, b.Labels[0])
 	}
 	for _, name := range sortedKeys(set) {
-		say("example.tfvars sets %s, which is no variable", name)
+		wrong = append(wrong, fmt.Sprintf("sets %s, which is no variable", name))
 	}
+	return wrong
 }
 
 func (p *Platform) readme(say sayer) {
@@ -227,15 +260,4 @@ func (p *Platform) Verification() string {
 		}
 	}
 	return ""
-}
-
-// tested: with tests for Terraform, or with a schema.
-func (p *Platform) tested() bool {
-	for name := range p.files {
-		if strings.HasPrefix(name, "tests/") {
-			return true
-		}
-	}
-	_, err := LoadSchema(p.schemaFile())
-	return err == nil
 }

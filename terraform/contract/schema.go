@@ -14,7 +14,7 @@ type Schema struct {
 	Provider string           `json:"provider"` // its address, for example hashicorp/aws
 	Version  string           `json:"version"`  // of the provider; empty where the source doesn't say
 	Source   string           `json:"source"`   // where it was read
-	Types    map[string]*Type `json:"types"`    // by name; data sources begin with "data."
+	Types    map[string]*Type `json:"types"`    // by name; data sources begin with "data."; "provider" is its own configuration
 }
 
 // Type is a resource, a data source, or a block in one.
@@ -22,11 +22,12 @@ type Type struct {
 	Attributes map[string]Attribute `json:"attributes,omitempty"`
 	Blocks     map[string]*Type     `json:"blocks,omitempty"`
 	Required   bool                 `json:"required,omitempty"` // of a block: at least one
+	Single     bool                 `json:"single,omitempty"`   // of a block: at most one
 }
 
-// Attribute is one argument or one result. In a file it is a word or two: "string", "list required", "bool read-only".
+// Attribute is one argument or one result. In a file it is a word or two: "string", "list(string) required", "bool read-only".
 type Attribute struct {
-	Type     string // string, number, bool, list (also a set), map, object, or any where the source doesn't say
+	Type     string // string, number, bool, list(string) and the like (also for a set), map(string) and the like, or any where the source doesn't say
 	Required bool
 	ReadOnly bool
 }
