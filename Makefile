@@ -83,6 +83,10 @@ release: need-go ## Programs for each processor, jobs, installer, parts list, su
 bundle: need-go ## The one file that a cluster is made of: VERSION=1.4.0 [OUT=dist] [PACKAGES=yes, for hosts without a network beyond each other]
 	@go run ./scripts/bundle --version "$(VERSION)" --out "$(or $(OUT),dist)" --packages "$(or $(PACKAGES),no)"
 
+.PHONY: image
+image: need-go ## The QEMU image out of a bundle (packer/), and two machines booted from it: VERSION=1.4.0 [QEMU_SOURCE=base] [ACCELERATOR=tcg]
+	@packer/image "$(VERSION)"
+
 .PHONY: fmt
 fmt: need-go ## Format Go and HCL in place
 	@scripts/fmt
