@@ -102,9 +102,9 @@ func testHost(t *testing.T) (h host, said func() string) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); {
+	for end := time.Now().Add(60 * time.Second); !ok(); {
 		if time.Now().After(end) {
-			t.Fatal("it has not come to pass within 30 s")
+			t.Fatal("it has not come to pass within 60 s")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

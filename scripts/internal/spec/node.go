@@ -1,11 +1,9 @@
 package spec
 
 import (
-	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -121,22 +119,4 @@ func (s Secrets) check(h Host, say func(string, ...any)) {
 			say("secrets.certificate: it doesn't bear the name %s, which a host with roles %s needs", name, strings.Join(h.Roles, ", "))
 		}
 	}
-	// The authority's key on a host would be everybody's key.
-	if block, _ := pem.Decode([]byte(s.Key)); block != nil && isKeyOf(pair, []byte(s.CA)) {
-		say("secrets.key is the authority's own key: it stays with the operator")
-	}
-}
-
-// isKeyOf says whether a pair's key is that of a certificate in PEM.
-func isKeyOf(pair tls.Certificate, ca []byte) bool {
-	block, _ := pem.Decode(ca)
-	if block == nil {
-		return false
-	}
-	authority, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return false
-	}
-	public, ok := authority.PublicKey.(*ecdsa.PublicKey)
-	return ok && public.Equal(pair.Leaf.PublicKey)
 }
