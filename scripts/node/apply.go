@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -219,12 +221,13 @@ func (h host) unit(ctx context.Context, d desired, u unit, s *state) (string, er
 	}
 	service := u.Name + ".service"
 	active := h.is(ctx, "is-active", service)
+	inForce := active && (u.Name != unitFirewall || h.rules(ctx) == s.Rules)
 	if !h.is(ctx, "is-enabled", service) {
 		if _, err := h.run(ctx, "systemctl", "enable", "--quiet", service); err != nil {
 			return "", err
 		}
 	}
-	if active && s.Units[u.Name] == fingerprint {
+	if inForce && s.Units[u.Name] == fingerprint {
 		return unchanged, nil
 	}
 	verb, did := "restart", "started"
@@ -245,7 +248,20 @@ func (h host) unit(ctx context.Context, d desired, u unit, s *state) (string, er
 		did += fmt.Sprintf(", answered after %.1f s", time.Since(start).Seconds())
 	}
 	s.Units[u.Name] = fingerprint
+	if u.Name == unitFirewall {
+		s.Rules = h.rules(ctx)
+	}
 	return did, h.writeState(*s)
+}
+
+// rules is a fingerprint of the firewall as the kernel has it: somebody may have flushed it, or opened it by hand.
+func (h host) rules(ctx context.Context) string {
+	said, err := h.run(ctx, "nft", "--stateless", "list", "table", "inet", "flowplatform")
+	if err != nil {
+		return "none"
+	}
+	sum := sha256.Sum256([]byte(said))
+	return hex.EncodeToString(sum[:])
 }
 
 // is asks systemd a question about a unit.

@@ -22,6 +22,7 @@ type systemd struct {
 	active  map[string]bool
 	enabled map[string]bool
 	told    []string
+	rules   string // what the kernel has
 	dies    string // the call at which this run of flownode is killed, as far as a test can tell: it gets no further
 }
 
@@ -31,6 +32,9 @@ func (s *systemd) run(_ context.Context, name string, args ...string) (string, e
 	call := strings.Join(append([]string{name}, args...), " ")
 	if s.dies != "" && strings.Contains(call, s.dies) {
 		return "", errors.New("killed")
+	}
+	if name == "nft" {
+		return s.rules, nil
 	}
 	if name != "systemctl" {
 		return "", nil
@@ -156,6 +160,10 @@ func TestApplyDoesOnlyTheDifference(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("another Nomad", "restart flow-nomad-server, restart flow-nomad-client")
+	s.rules = "open to everybody"
+	step("a firewall that was changed by hand", "reload flow-firewall")
+	n.Servers = append(n.Servers, "10.9.0.2", "10.9.0.3")
+	step("more servers", "")
 	s.active["flow-jwks"] = false
 	step("a unit that has been stopped", "restart flow-jwks")
 	n.Host.Roles = []string{spec.Worker}

@@ -152,6 +152,8 @@ func (h host) wouldStart(ctx context.Context, d desired, u unit, s state) (strin
 		return "start " + u.Name, nil
 	case s.Units[u.Name] != fingerprint:
 		return "restart " + u.Name + ": its files or its program have changed", nil
+	case u.Name == unitFirewall && h.rules(ctx) != s.Rules:
+		return "restart " + u.Name + ": the rules in force aren't those that were loaded", nil
 	case !h.is(ctx, "is-enabled", service):
 		return "enable " + u.Name, nil
 	}

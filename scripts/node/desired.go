@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"flowplatform/scripts/internal/layers"
 	"flowplatform/scripts/internal/spec"
@@ -156,9 +157,9 @@ func (d *desired) firewall(n spec.Node, configs fs.FS, values map[string]string)
 }
 
 func (d *desired) consul(n spec.Node, configs fs.FS, values map[string]string) error {
-	names := []string{"base.hcl", "client.hcl", "secure.hcl.tmpl", "host.hcl.tmpl"}
+	names := []string{"base.hcl", "client.hcl", "secure.hcl.tmpl", "host.hcl.tmpl", "join.hcl.tmpl"}
 	if n.Host.Has(spec.Server) {
-		names = []string{"base.hcl", "server.hcl", "secure.hcl.tmpl", "host.hcl.tmpl", "host-server.hcl.tmpl"}
+		names = []string{"base.hcl", "server.hcl", "secure.hcl.tmpl", "host.hcl.tmpl", "join.hcl.tmpl", "join-server.hcl.tmpl"}
 	}
 	inputs, err := d.layers(configs, "consul", "consul", names, values, credentials+unitConsul+".service")
 	if err != nil {
@@ -175,7 +176,7 @@ func (d *desired) consul(n spec.Node, configs fs.FS, values map[string]string) e
 
 func (d *desired) nomadServer(n spec.Node, configs fs.FS, values map[string]string) error {
 	d.Directories = append(d.Directories, directory{Path: spec.DataDir + "/nomad-server", Mode: 0o700, User: "flow-nomad"})
-	names := []string{"base.hcl", "server.hcl", "identity.hcl", "secure.hcl.tmpl", "host.hcl.tmpl", "host-server.hcl.tmpl"}
+	names := []string{"base.hcl", "server.hcl", "identity.hcl", "secure.hcl.tmpl", "host.hcl.tmpl", "host-server.hcl.tmpl", "join-server.hcl.tmpl"}
 	inputs, err := d.layers(configs, "nomad", "nomad-server", names, values, credentials+unitNomadServer+".service")
 	if err != nil {
 		return err
@@ -215,7 +216,7 @@ func (d *desired) nomadClient(n spec.Node, configs fs.FS, values map[string]stri
 		d.Directories = append(d.Directories, volumes()...)
 		names = append(names, "volumes.hcl.tmpl")
 	}
-	names = append(names, "secure.hcl.tmpl", "host.hcl.tmpl", "host-client.hcl.tmpl")
+	names = append(names, "secure.hcl.tmpl", "host.hcl.tmpl", "host-client.hcl.tmpl", "join-client.hcl.tmpl")
 	inputs, err := d.layers(configs, "nomad", "nomad-client", names, values, tlsDir)
 	if err != nil {
 		return err
@@ -233,7 +234,8 @@ func certificates() []string {
 	return []string{tlsDir + "/ca.pem", tlsDir + "/cert.pem", tlsDir + "/key.pem"}
 }
 
-// layers renders a program's layers into spec.Configuration/<into> and returns their paths, and those of the certificates.
+// layers renders a program's layers into spec.Configuration/<into> and returns the paths of those that are inputs, and of the certificates.
+// How agents find each other is no input: when a server is added or replaced, the others must not be restarted for it.
 func (d *desired) layers(configs fs.FS, program, into string, names []string, values map[string]string, tls string) ([]string, error) {
 	all := maps.Clone(values)
 	all["TLS_DIR"], all["AGENT"] = tls, into
@@ -247,9 +249,12 @@ func (d *desired) layers(configs fs.FS, program, into string, names []string, va
 	}
 	d.Directories = append(d.Directories, directory{Path: spec.Configuration + "/" + into, Mode: 0o755})
 	inputs := certificates()
-	for _, f := range files {
-		inputs = append(inputs, spec.Configuration+"/"+into+"/"+f.Name)
-		d.add(inputs[len(inputs)-1], f.Content, 0o644)
+	for i, f := range files {
+		to := spec.Configuration + "/" + into + "/" + f.Name
+		d.add(to, f.Content, 0o644)
+		if !strings.HasPrefix(names[i], "join") {
+			inputs = append(inputs, to)
+		}
 	}
 	return inputs, nil
 }

@@ -147,6 +147,7 @@ type state struct {
 	Cluster string            `json:"cluster"`
 	Host    string            `json:"host"`
 	Units   map[string]string `json:"units"`
+	Rules   string            `json:"rules"` // fingerprint of the firewall as the kernel has it
 }
 
 const stateFile = spec.NodeState + "/applied.json"
