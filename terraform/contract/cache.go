@@ -22,7 +22,7 @@ func Cache() string {
 // Mirror is the directory in which Terraform finds the providers that were built: <host>/<namespace>/<name>/<version>/<system>/<program>.
 func Mirror() string { return filepath.Join(Cache(), "mirror") }
 
-// Program is the terraform to run, or OpenTofu, which does the same; empty if there is none. FLOW_TERRAFORM says which it shall be.
+// Program is the terraform to run, or OpenTofu, which validates as it does; empty if there is none. FLOW_TERRAFORM says which it shall be.
 func Program() string {
 	for _, name := range []string{os.Getenv("FLOW_TERRAFORM"), "terraform", "tofu", filepath.Join(Cache(), "tofu")} {
 		if name == "" {
