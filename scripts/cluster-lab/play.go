@@ -87,12 +87,8 @@ func (p *play) makeBundle(ctx context.Context) error {
 // makeHosts makes the hosts, with these roles.
 func (p *play) makeHosts(ctx context.Context, roles map[string][]string, memory int) error {
 	return p.phase("Hosts", func(part *console.Part) error {
-		var names []string
-		for _, name := range sorted(roles) {
-			names = append(names, name)
-		}
 		l, err := lab.Up(ctx, filepath.Join(p.dir, "lab"), lab.Options{
-			Names: names, MemoryMB: memory, Owner: os.Getpid(), Install: filepath.Join(p.root, "scripts/install"),
+			Names: sorted(roles), MemoryMB: memory, Owner: os.Getpid(), Install: filepath.Join(p.root, "scripts/install"),
 			Say: func(line string) { part.Doing("%s", line) },
 		})
 		p.lab = l
