@@ -52,7 +52,11 @@ func (o *operator) converge(ctx context.Context, c *console.Console) error {
 	if err := o.reachServers(ctx, c); err != nil {
 		return err
 	}
-	if err := o.grant(ctx, c, g, access.ForConsul(o.Cluster.Hosts)); err != nil {
+	plan, _, err := o.plan()
+	if err != nil {
+		return err
+	}
+	if err := o.grant(ctx, c, g, plan); err != nil {
 		return err
 	}
 	if err := c.Part("Hosts", func(p *console.Part) error {
@@ -116,8 +120,10 @@ func (o *operator) reachServers(ctx context.Context, c *console.Console) error {
 
 // grant makes both systems of rights what they should be.
 func (o *operator) grant(ctx context.Context, c *console.Console, g ground.Ground, plan access.Plan) error {
-	names := o.tokenNames()
-	tokens, err := o.Keys.Tokens(names...)
+	if _, err := o.Keys.Tokens(o.tokenNames()...); err != nil {
+		return err
+	}
+	tokens, err := o.Keys.AllTokens()
 	if err != nil {
 		return err
 	}
@@ -146,6 +152,7 @@ func (o *operator) grant(ctx context.Context, c *console.Console, g ground.Groun
 	}); err != nil {
 		return err
 	}
+	defer o.markConverged()
 	return c.Part("Nomad", func(p *console.Part) error {
 		if err := awaitLeader(ctx, p, "Nomad", g.Nomad.Get); err != nil {
 			return err
@@ -166,6 +173,18 @@ func (o *operator) grant(ctx context.Context, c *console.Console, g ground.Groun
 		p.Done("%s", either(!made && !changed, "unchanged", "rights written"))
 		return console.Until(ctx, p, agentsStart, g.ServerReady)
 	})
+}
+
+const convergedMark = ".converged"
+
+// markConverged notes that the cluster has rights: from now on a restart of its servers can harm somebody.
+func (o *operator) markConverged() {
+	_ = replaceFile(o.path(convergedMark), []byte("flowcluster converge has been here.\n"))
+}
+
+func (o *operator) hasConverged() bool {
+	_, err := os.Stat(o.path(convergedMark))
+	return err == nil
 }
 
 // settled says whether a step has come to its end: an answer that Consul or Nomad give for a moment after an election is waited out.

@@ -73,9 +73,10 @@ func (o *operator) applyHost(ctx context.Context, c *console.Console, h spec.Hos
 	}); err != nil {
 		return err
 	}
-	return c.Part("Apply", func(p *console.Part) error {
-		return runOn(ctx, p, host, spec.Programs+"/flownode apply", node)
-	})
+	if h.Has(spec.Server) {
+		return o.applyServer(ctx, c, h, host, node)
+	}
+	return c.Part("Apply", func(p *console.Part) error { return runOn(ctx, p, host, spec.Programs+"/flownode apply", node) })
 }
 
 // node is what a host is told to be, with its secrets.

@@ -65,11 +65,7 @@ func initialize(ctx context.Context, c *console.Console, dir string, args []stri
 				return err
 			}
 		}
-		b, err := json.MarshalIndent(o.Cluster, "", "  ")
-		if err != nil {
-			return fmt.Errorf("write the cluster: %w", err)
-		}
-		if err := replaceFile(o.path("cluster.json"), append(b, '\n')); err != nil {
+		if err := o.writeCluster(); err != nil {
 			return err
 		}
 		if err := o.makeKeys(); err != nil {
@@ -78,6 +74,15 @@ func initialize(ctx context.Context, c *console.Console, dir string, args []stri
 		p.Done("in %s: keep a copy of it in a safe place", o.Dir)
 		return nil
 	})
+}
+
+// writeCluster writes down what is wanted.
+func (o *operator) writeCluster() error {
+	b, err := json.MarshalIndent(o.Cluster, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the cluster: %w", err)
+	}
+	return replaceFile(o.path("cluster.json"), append(b, '\n'))
 }
 
 // readCluster reads what is wanted. A name that isn't known is refused: it is a mistake in writing.

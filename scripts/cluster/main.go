@@ -17,6 +17,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -43,6 +44,13 @@ func commands() []command {
 		{"host check", "NAME", "says what host apply would change", hostCheck},
 		{"host remove", "NAME", "drains a host, takes it out of the cluster and removes what was put on it; a dead one is forgotten", hostRemove},
 		{"converge", "", "turns the hosts' agents into a platform: access rights, secrets, jobs, first user, sample flow", converge},
+		{"apply", "", "host apply for all hosts, servers one at a time, then converge", applyEverything},
+		{"upgrade", "--bundle FILE", "rolls out another release: of the platform, of Consul, of Nomad", upgrade},
+		{"drain", "[--undo] NAME", "moves a host's tasks elsewhere and sends it no new ones, for work on it", drainHost},
+		{"replace", "NAME", "puts a new machine in the place of a dead one: the old one's votes are taken, the new one is applied", replaceHost},
+		{"rotate", "gossip|certificates|tokens", "new keys in the place of the old ones, without a stop", rotate},
+		{"backup", "DIR", "snapshots of Consul and Nomad and a copy of PostgreSQL, into a new directory", backup},
+		{"restore", "DIR", "brings a backup back, into a cluster that converged", restore},
 		{"dismantle", "", "stops the jobs, for hosts that are about to be removed", dismantle},
 		{"exec", "-- COMMAND…", "runs a command that finds Consul, Nomad and the platform in its environment", execute},
 	}
@@ -146,6 +154,17 @@ func takeDir(args []string, fallback string) (dir string, rest []string, err err
 		}
 	}
 	return dir, rest, nil
+}
+
+// oneFlag is the value of the only flag that a command takes, and must have.
+func oneFlag(command, name string, args []string) (string, error) {
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	value := flags.String(name, "", "")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 || *value == "" {
+		return "", usageError(fmt.Sprintf("%s takes --%s …", command, name))
+	}
+	return *value, nil
 }
 
 // oneName is the only argument of commands that are about a host.

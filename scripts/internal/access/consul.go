@@ -303,9 +303,26 @@ func (a *applier) removeOld() error {
 	return nil
 }
 
+// AddManagement makes a token with every right, with a secret that the operator has drawn; once.
+func AddManagement(ctx context.Context, consul *api.Client, secret string) error {
+	a := &applier{ctx: ctx, consul: consul}
+	there, err := a.readBySecret(secret)
+	if err != nil || there != nil {
+		return err
+	}
+	body := map[string]any{"SecretID": secret, "Description": "the operator's own", "Policies": links([]string{"global-management"})}
+	if err := a.put("/v1/acl/token", body); err != nil {
+		return fmt.Errorf("make Consul's new management token: %w", err)
+	}
+	return nil
+}
+
 // Revoke takes a token away whose secret is known.
 func Revoke(ctx context.Context, consul *api.Client, secret string) error {
 	a := &applier{ctx: ctx, consul: consul}
+	if secret == "" {
+		return nil
+	}
 	t, err := a.readBySecret(secret)
 	if err != nil || t == nil {
 		return err

@@ -44,7 +44,16 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("%s %s: %d %s", e.Method, e.URL, e.Status, e.Body)
+	const enough = 4000
+	return fmt.Sprintf("%s %s: %d %s", e.Method, e.URL, e.Status, e.Body[:min(len(e.Body), enough)])
+}
+
+// Decode reads what came with the status.
+func (e *StatusError) Decode(out any) error {
+	if err := json.Unmarshal([]byte(e.Body), out); err != nil {
+		return fmt.Errorf("%s %s: read the answer: %w", e.Method, e.URL, err)
+	}
+	return nil
 }
 
 // HasStatus says whether err is an answer with that status.
@@ -54,13 +63,16 @@ func HasStatus(err error, status int) bool {
 }
 
 // Call sends in as JSON, if it isn't nil, and decodes the answer into out, if that isn't nil. Numbers in an any keep their
-// exact value. An answer of another status than 2xx is a *StatusError.
+// exact value; a *string and an io.Writer get the answer as it is, and a []byte is sent as it is. An answer of another status than 2xx is a *StatusError.
 func (a *Client) Call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("%s %s: encode: %w", method, path, err)
+		b, raw := in.([]byte)
+		if !raw {
+			var err error
+			if b, err = json.Marshal(in); err != nil {
+				return fmt.Errorf("%s %s: encode: %w", method, path, err)
+			}
 		}
 		body = bytes.NewReader(b)
 	}
@@ -80,7 +92,7 @@ func (a *Client) Call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		return &StatusError{Method: method, URL: a.Base + path, Status: resp.StatusCode, Body: strings.TrimSpace(string(b))}
 	}
 	switch target := out.(type) {
@@ -90,6 +102,8 @@ func (a *Client) Call(ctx context.Context, method, path string, in, out any) err
 		var b []byte
 		b, err = io.ReadAll(resp.Body)
 		*target = string(b)
+	case io.Writer:
+		_, err = io.Copy(target, resp.Body)
 	default:
 		decoder := json.NewDecoder(resp.Body)
 		decoder.UseNumber()

@@ -18,6 +18,9 @@ type Console struct {
 	Terminal bool      // what it writes to is looked at by a person
 	Started  time.Time // of the run
 	shown    bool      // a line without its end is on the terminal
+
+	parent *Console // of a named one
+	name   string
 }
 
 // New shows on a file, usually os.Stdout.
@@ -25,6 +28,11 @@ func New(file *os.File) *Console {
 	info, err := file.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
 	return &Console{out: file, Terminal: terminal, Started: time.Now()}
+}
+
+// Named is the same console for one of several that work side by side: its lines begin with a name.
+func (c *Console) Named(name string) *Console {
+	return &Console{Terminal: false, Started: c.Started, parent: c, name: name}
 }
 
 // Part is one step of a run. Its detail is what it is doing at the moment.
@@ -98,6 +106,10 @@ func (c *Console) tick(p *Part, stop <-chan struct{}) {
 }
 
 func (c *Console) transient(text string) {
+	if c.parent != nil {
+		c.parent.Line(" " + c.name + text)
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.Terminal {
@@ -110,6 +122,10 @@ func (c *Console) transient(text string) {
 
 // Line prints one whole line.
 func (c *Console) Line(text string) {
+	if c.parent != nil {
+		c.parent.Line(" " + c.name + text)
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.shown {

@@ -78,6 +78,10 @@ func (k *Keys) Lock() (unlock func(), err error) {
 type Gossip struct {
 	Consul string `json:"consul"`
 	Nomad  string `json:"nomad"`
+
+	// What a rotation that is under way will put in their place.
+	ConsulNext string `json:"consul_next,omitempty"`
+	NomadNext  string `json:"nomad_next,omitempty"`
 }
 
 // Gossip returns the gossip keys; they are made when they aren't there.
@@ -123,6 +127,15 @@ func (k *Keys) Tokens(names ...string) (map[string]string, error) {
 		return tokens, nil
 	}
 	return tokens, k.WriteJSON("tokens.json", all)
+}
+
+// AllTokens returns every token that is written down.
+func (k *Keys) AllTokens() (map[string]string, error) {
+	all := map[string]string{}
+	if err := k.ReadJSON("tokens.json", &all); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return all, nil
 }
 
 // SetTokens writes new secrets down, and forgets those whose secret is "".
