@@ -373,16 +373,16 @@ func loadVariables(ctx context.Context, p *console.Part, g ground.Ground, from s
 // unpackDatabase puts a base backup in the place of the data, which is kept aside. Of RabbitMQ's queues nothing is kept: what they hold follows from the database,
 // and what was in them is of another time.
 const unpackDatabase = `set -eu
-volume=%[1]s/volumes/postgres version=%[2]s
+volume=%[1]s/volumes/postgres aside=%[1]s/volumes/postgres-before-restore version=%[2]s
 if pgrep -x postgres -u postgres >/dev/null; then echo 'PostgreSQL still runs on this host' >&2; exit 1; fi
-rm -rf "$volume/$version.restored"
-mkdir -m 700 "$volume/$version.restored"
-tar -xzf - -C "$volume/$version.restored"
-chown -R postgres:postgres "$volume/$version.restored"
-[ -s "$volume/$version.restored/PG_VERSION" ] || { echo 'the backup holds no database' >&2; exit 1; }
-rm -rf "$volume/before.restore"
-if [ -d "$volume/$version" ]; then mv "$volume/$version" "$volume/before.restore"; fi
-mv "$volume/$version.restored" "$volume/$version"
+rm -rf "$volume/.restoring"
+mkdir -m 700 "$volume/.restoring"
+tar -xzf - -C "$volume/.restoring"
+chown -R postgres:postgres "$volume/.restoring"
+[ -s "$volume/.restoring/PG_VERSION" ] || { echo 'the backup holds no database' >&2; exit 1; }
+rm -rf "$aside"
+if [ -d "$volume/$version" ]; then mv "$volume/$version" "$aside"; fi
+mv "$volume/.restoring" "$volume/$version"
 rm -f "$volume/roles.applied"
 rm -rf %[1]s/volumes/rabbitmq/*
 `
@@ -401,6 +401,6 @@ func (o *operator) loadDatabase(ctx context.Context, p *console.Part, m backupMa
 	if err := host.Run(ctx, remote.Script{Text: fmt.Sprintf(unpackDatabase, spec.DataDir, m.Postgres), Input: in}); err != nil {
 		return fmt.Errorf("put the database back: %w", err)
 	}
-	p.Done("what was there before is in %s/volumes/postgres/before.restore on %s", spec.DataDir, host.Name)
+	p.Done("what was there before is in %s/volumes/postgres-before-restore on %s", spec.DataDir, host.Name)
 	return nil
 }

@@ -352,7 +352,7 @@ func (o *operator) jobVariables(ctx context.Context) error {
 
 // postgresBin finds PostgreSQL's programs on the data host: those of the version that made the data, else the newest.
 var postgresBin = fmt.Sprintf(`set -eu
-made=$(ls -d %s/volumes/postgres/*/PG_VERSION 2>/dev/null | sort -V | tail -n 1 || true)
+made=$(ls -d %s/volumes/postgres/[0-9]*/PG_VERSION 2>/dev/null | sort -V | tail -n 1 || true)
 if [ -n "$made" ]; then version=$(basename "$(dirname "$made")")
 else version=$(ls -d /usr/lib/postgresql/*/bin/postgres | cut -d/ -f5 | sort -V | tail -n 1); fi
 [ -x "/usr/lib/postgresql/$version/bin/postgres" ] || { echo "PostgreSQL $version, which made the data, is not installed" >&2; exit 1; }

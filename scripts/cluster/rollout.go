@@ -41,7 +41,7 @@ func (o *operator) applyServer(ctx context.Context, c *console.Console, h spec.H
 		}
 		runs, err := o.runsAlready(ctx, h)
 		if err != nil || !runs {
-			p.Done("%s", either(err == nil, "there is no cluster yet", ""))
+			p.Done("%s", either(len(o.with(spec.Server)) == 1, "it is the only server", "there is no cluster yet"))
 			return err
 		}
 		gated = true

@@ -53,10 +53,25 @@ func (r Runner) Apply(ctx context.Context, p *console.Part, name string, spec ma
 		return false, r.revive(ctx, name, current)
 	}
 	register := map[string]any{"Job": spec, "EnforceIndex": true, "JobModifyIndex": index, "PreserveCounts": true}
-	if err := r.Nomad.Call(ctx, http.MethodPost, "/v1/jobs", register, nil); err != nil {
+	var evaluation struct{ EvalID string }
+	if err := r.Nomad.Call(ctx, http.MethodPost, "/v1/jobs", register, &evaluation); err != nil {
 		return false, fmt.Errorf("run job %s: %w", name, err)
 	}
-	return true, nil
+	return true, r.considered(ctx, p, name, evaluation.EvalID)
+}
+
+// considered waits until Nomad has made up its mind about a job: before that there is no deployment, and what passes its checks is the release before.
+func (r Runner) considered(ctx context.Context, p *console.Part, name, evaluation string) error {
+	if evaluation == "" {
+		return nil
+	}
+	return console.Until(ctx, p, time.Minute, func(ctx context.Context) (bool, string, error) {
+		var e struct{ Status string }
+		if err := r.Nomad.Get(ctx, "/v1/evaluation/"+evaluation, &e); err != nil {
+			return false, name + ": no word of its evaluation", nil
+		}
+		return e.Status != "pending", name + ": Nomad considers it", nil
+	})
 }
 
 // plan asks Nomad what a job would change: the kind of the difference ("None" for none), and why it could not be placed as

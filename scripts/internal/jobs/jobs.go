@@ -32,7 +32,9 @@ func Stages() []Stage {
 	return []Stage{
 		{"Servers", []string{"artifacts", "postgres", "rabbitmq", "redis"}},
 		{"Migrations", []string{"migrate"}},
-		{"Services", []string{"orchestrator", "gateway", "worker", "front-door", "prometheus"}},
+		{"Services", []string{"orchestrator", "gateway", "worker"}},
+		// After the gateways, whose coming and going its template tells it of: a signal that meets a task which is just starting ends it.
+		{"Front door", []string{"front-door", "prometheus"}},
 	}
 }
 
