@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"flowplatform/scripts/internal/access"
 	"flowplatform/scripts/internal/console"
@@ -72,12 +74,19 @@ func (o *operator) environment(ctx context.Context) (env []string, stop func(), 
 			stop()
 		}
 	}()
+	g, err := o.ground(o.tunnel)
+	if err != nil {
+		return nil, nil, err
+	}
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	scheme, door := o.door(short, g)
 	servers := o.with(spec.Server)
 	ports := map[string]int{}
 	for name, connect := range map[string]func(context.Context) (net.Conn, error){
 		"consul": failover(servers, spec.ConsulHTTPS, o.tunnel),
 		"nomad":  failover(servers, spec.NomadHTTP, o.tunnel),
-		"door":   o.toFrontDoor,
+		"door":   door,
 	} {
 		number, s, err := o.listen(ctx, connect)
 		if err != nil {
@@ -104,7 +113,7 @@ func (o *operator) environment(ctx context.Context) (env []string, stop func(), 
 		"CONSUL_HTTP_TOKEN=" + tokens[access.ConsulManagement],
 		"NOMAD_ADDR=" + at("nomad"), "NOMAD_CACERT=" + ca, "NOMAD_CLIENT_CERT=" + certificate, "NOMAD_CLIENT_KEY=" + key,
 		"NOMAD_TOKEN=" + tokens[access.NomadManagement],
-		"FLOW_SERVER=" + at("door"), "FLOW_CA_FILE=" + ca, "FLOW_TOKEN=" + l.Token,
+		"FLOW_SERVER=" + scheme + strings.TrimPrefix(at("door"), "https"), "FLOW_CA_FILE=" + ca, "FLOW_TOKEN=" + l.Token,
 		"FLOW_CLUSTER_DIR=" + o.Dir,
 	}, stop, nil
 }

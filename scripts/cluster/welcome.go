@@ -71,6 +71,29 @@ func (o *operator) metricsPair() (ca []byte, pair keys.Pair, err error) {
 	return ca, pair, err
 }
 
+const frontDoorVariable = "nomad/jobs/front-door"
+
+// doorIsOurs says whether the front door shows a certificate of the cluster's own authority, or none yet: one that somebody else has put there is left alone.
+func (o *operator) doorIsOurs(ctx context.Context, g ground.Ground) bool {
+	v, err := g.ReadVariable(ctx, frontDoorVariable)
+	return err != nil || v == nil || v.Items["certificate"] == "" || o.Keys.Signed([]byte(v.Items["certificate"]))
+}
+
+// door is where the operator's own programs come in through a tunnel: by the front door, or, when its certificate is another authority's and for another name than
+// the tunnel's, by a gateway behind it.
+func (o *operator) door(ctx context.Context, g ground.Ground) (scheme string, connect func(context.Context) (net.Conn, error)) {
+	if o.doorIsOurs(ctx, g) {
+		return "https", o.toFrontDoor
+	}
+	return "http", func(ctx context.Context) (net.Conn, error) {
+		address, err := login.Gateway(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		return o.dialAddress(ctx, "tcp", address)
+	}
+}
+
 // frontDoor is the address that users know.
 func (o *operator) frontDoor() string {
 	return "https://" + address(o.with(spec.FrontDoor)[0].Address, o.Cluster.FrontDoor.Port)
@@ -127,12 +150,13 @@ func (o *operator) welcome(ctx context.Context, c *console.Console, g ground.Gro
 		return err
 	}
 	if err := c.Part("Sample flow", func(p *console.Part) error {
-		local, stop, err := o.listen(ctx, o.toFrontDoor)
+		scheme, connect := o.door(ctx, g)
+		local, stop, err := o.listen(ctx, connect)
 		if err != nil {
 			return err
 		}
 		defer stop()
-		env := []string{"FLOW_SERVER=https://localhost:" + strconv.Itoa(local), "FLOW_TOKEN=" + l.Token, "FLOW_CA_FILE=" + l.CAFile}
+		env := []string{"FLOW_SERVER=" + scheme + "://localhost:" + strconv.Itoa(local), "FLOW_TOKEN=" + l.Token, "FLOW_CA_FILE=" + l.CAFile}
 		result, err := login.Sample(ctx, login.Flowctl{Program: o.bundle("bin", "flowctl"), Dir: o.bundle()}, env, o.bundle("sample", "hello.json"))
 		p.Done("%s", result)
 		return err

@@ -188,6 +188,16 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
+// Signed says whether a certificate is from this cluster's authority.
+func (k *Keys) Signed(certificate []byte) bool {
+	a, err := k.authority()
+	if err != nil {
+		return false
+	}
+	c, err := parseCertificate(certificate)
+	return err == nil && c.CheckSignatureFrom(a.certificate) == nil
+}
+
 // Forget removes certificates, so that they are made anew when they are next asked for: hosts/<name>, operator, front-door.
 func (k *Keys) Forget(files ...string) error {
 	for _, file := range files {

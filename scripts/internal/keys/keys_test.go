@@ -128,6 +128,9 @@ func TestAHostsCertificateBearsItsNamesAndIsMadeAnewWhenTheyChange(t *testing.T)
 	if _, err := own.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err == nil {
 		t.Error("the operator's certificate passes for a server's")
 	}
+	if k.Signed(pair.Certificate) == open(t).Signed(pair.Certificate) {
+		t.Error("another authority's certificate passes for this one's")
+	}
 	if _, err := tls.X509KeyPair(other.Certificate, pair.Key); err == nil {
 		t.Error("the new certificate has the old key")
 	}

@@ -30,6 +30,28 @@ type User struct {
 	BenchToken string `json:"benchToken,omitempty"`
 }
 
+// Gateway is the address of one that is healthy.
+func Gateway(ctx context.Context, g ground.Ground) (string, error) {
+	var instances []struct {
+		Node    struct{ Address string }
+		Service struct {
+			Address string
+			Port    int
+		}
+	}
+	if err := g.Consul.Get(ctx, "/v1/health/service/gateway?passing=true", &instances); err != nil {
+		return "", fmt.Errorf("find a gateway: %w", err)
+	}
+	if len(instances) == 0 {
+		return "", errors.New("find a gateway: none is healthy in Consul")
+	}
+	host := instances[0].Service.Address
+	if host == "" {
+		host = instances[0].Node.Address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(instances[0].Service.Port)), nil
+}
+
 // FirstUser makes the first user through the gateway's internal API, which the front door doesn't forward. It returns nil
 // when there is a user already. Dial reaches the gateway; nil is this machine's own network.
 func FirstUser(ctx context.Context, g ground.Ground, brought User, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*User, error) {
@@ -40,24 +62,11 @@ func FirstUser(ctx context.Context, g ground.Ground, brought User, dial func(ctx
 	if secrets == nil {
 		return nil, errors.New("the gateway has no secrets in Nomad Variables; they are made before the jobs run")
 	}
-	var instances []struct {
-		Node    struct{ Address string }
-		Service struct {
-			Address string
-			Port    int
-		}
+	address, err := Gateway(ctx, g)
+	if err != nil {
+		return nil, err
 	}
-	if err := g.Consul.Get(ctx, "/v1/health/service/gateway?passing=true", &instances); err != nil {
-		return nil, fmt.Errorf("find a gateway: %w", err)
-	}
-	if len(instances) == 0 {
-		return nil, errors.New("find a gateway: none is healthy in Consul")
-	}
-	host := instances[0].Service.Address
-	if host == "" {
-		host = instances[0].Node.Address
-	}
-	gateway := api.New("http://"+net.JoinHostPort(host, strconv.Itoa(instances[0].Service.Port)), "Authorization", "Bearer "+secrets.Items["internal_token"])
+	gateway := api.New("http://"+address, "Authorization", "Bearer "+secrets.Items["internal_token"])
 	if dial != nil {
 		gateway.HTTP.Transport = &http.Transport{DialContext: dial}
 	}
