@@ -47,13 +47,17 @@ func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 }
 
-// limitsOverKills runs executions of many keys that may run twice at once, while workers are killed, and counts from outside. FLOW_LIMITS=full is the size that issue 5
+// limitsOverKills runs executions of many keys that may run twice at once, while workers are killed, and counts from outside. FLOW_LIMITS=full (or keys,executions,kills) is the size that issue 5
 // names: 200 keys, 20,000 executions, 50 kills; it also tells what the limit costs.
 func limitsOverKills(t *testing.T, p *platform, _ *target) {
 	keys, n, kills := 20, 600, 3
 	full := os.Getenv("FLOW_LIMITS") == "full"
 	if full {
 		keys, n, kills = 200, 20_000, 50
+	} else if v := os.Getenv("FLOW_LIMITS"); v != "" {
+		if _, err := fmt.Sscanf(v, "%d,%d,%d", &keys, &n, &kills); err != nil {
+			t.Fatalf("FLOW_LIMITS is %q: full, or keys,executions,kills", v)
+		}
 	}
 	outside := &crowd{in: map[string]map[string]int{}}
 	srv := httptest.NewServer(outside)
@@ -78,6 +82,7 @@ func limitsOverKills(t *testing.T, p *platform, _ *target) {
 	}
 	limited := p.createFlow(doc("Two of a key", map[string]any{"concurrency": []any{map[string]any{"key": "{{ input.key }}", "limit": 2}}}))
 	begin(limited)
+	begun := time.Now()
 	for k := range kills {
 		testkit.Eventually(t, 5*time.Minute, "some have ended", func() error {
 			if done := p.counts(limited)["succeeded"]; done < n*(k+1)/(kills+2) {
@@ -87,7 +92,12 @@ func limitsOverKills(t *testing.T, p *platform, _ *target) {
 		})
 		p.workers[k%len(p.workers)].process().Kill()
 	}
-	p.allSucceed(limited, n, 5*time.Minute)
+	p.allSucceed(limited, n, 10*time.Minute)
+	took := time.Since(begun)
+	suspects, err := p.pg.Exec(p.database, "SELECT count(*) FILTER (WHERE deaths > 0) || ' were in flight when their worker was killed, ' || count(*) FILTER (WHERE deaths >= 2) || ' of them twice or more' FROM executions WHERE flow_id = '"+limited+"'")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, w := range p.workers {
 		w.waitReady()
 	}
@@ -102,7 +112,7 @@ func limitsOverKills(t *testing.T, p *platform, _ *target) {
 	if left, err := p.pg.Exec(p.database, "SELECT count(*) FROM slots WHERE state <> 'free'"); err != nil || strings.TrimSpace(left) != "0" {
 		t.Errorf("slots left: %s %v", left, err)
 	}
-	t.Logf("%d executions of %d keys, %d kills: at most %d of a key at once", n, keys, kills, outside.most)
+	t.Logf("%d executions of %d keys, %d kills in %s (%.1f s a kill): at most %d of a key at once; %s", n, keys, kills, took.Round(time.Second), took.Seconds()/float64(kills), outside.most, strings.TrimSpace(suspects))
 	if full {
 		ratio(t, p, n, begin, doc)
 	}

@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// suspectGap is how long others may begin between two suspects, so that a row of suspects doesn't stop everything else.
-const suspectGap = time.Second
+// Between two suspects others may begin for as long as suspectShare times what the first has kept them back, so that a row of suspects doesn't stop everything else; at
+// most for longestGap, at least for shortestGap. A fixed second made a row of short ones slow: 200 executions that two kills had hit took minutes.
+const (
+	suspectShare = 2
+	shortestGap  = 20 * time.Millisecond
+	longestGap   = time.Second
+)
 
 // intake holds what was delivered and not begun, and decides what is begun next. All waiting is on its one condition.
 type intake struct {
@@ -22,9 +27,10 @@ type intake struct {
 	stopped bool   // nothing is begun any more
 	paused  map[string]bool
 
-	suspects []parked // begin one at a time, when nothing else runs
-	alone    bool     // a suspect is running
-	gap      bool     // others may begin although suspects wait
+	suspects []parked  // begin one at a time, when nothing else runs
+	alone    bool      // a suspect is running
+	gap      bool      // others may begin although suspects wait
+	held     time.Time // since when nobody else may begin, for the next suspect
 
 	idle  int // hands that wait here, or are about to
 	hands int
@@ -105,7 +111,7 @@ func (in *intake) release() {
 		in.alone = false
 		if len(in.suspects) > 0 {
 			in.gap = true
-			time.AfterFunc(suspectGap, in.endGap)
+			time.AfterFunc(gapAfter(time.Since(in.held)), in.endGap)
 			in.cond.Broadcast()
 		}
 	}
@@ -125,6 +131,9 @@ func (in *intake) release() {
 func (in *intake) park(d Delivery, begin func()) (others bool) {
 	in.mu.Lock()
 	in.running--
+	if len(in.suspects) == 0 && !in.alone && !in.gap {
+		in.held = time.Now()
+	}
 	in.suspects = append(in.suspects, parked{d, begin})
 	others = in.running > 0
 	next := in.nextSuspect()
@@ -135,9 +144,14 @@ func (in *intake) park(d Delivery, begin func()) (others bool) {
 	return others
 }
 
+// gapAfter says how long others may begin when a suspect has kept them back for so long.
+func gapAfter(held time.Duration) time.Duration {
+	return min(max(suspectShare*held, shortestGap), longestGap)
+}
+
 func (in *intake) endGap() {
 	in.mu.Lock()
-	in.gap = false
+	in.gap, in.held = false, time.Now()
 	begin := in.nextSuspect()
 	in.mu.Unlock()
 	if begin != nil {

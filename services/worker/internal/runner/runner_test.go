@@ -541,6 +541,43 @@ func TestMQ7_SuspectRunsAlone(t *testing.T) {
 	})
 }
 
+// TestARowOfSuspects: many short suspects are soon through, and others run in between: two kills make suspects of all that was in flight.
+func TestARowOfSuspects(t *testing.T) {
+	t.Parallel()
+	in(t, func(b *bundle) {
+		b.programs[1], b.programs[2] = chain(t, "other:effect"), chain(t, "suspect:effect")
+		const row = 40
+		ended := map[string]int{}
+		var begun, last time.Time
+		between := 0
+		b.nodes = func(_ context.Context, call node.Call) (node.Result, error) {
+			time.Sleep(30 * time.Millisecond)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if ended[call.Node]++; call.Node == "suspect" {
+				last, between = time.Now(), ended["other"]
+			}
+			return node.Result{}, nil
+		}
+		begun = time.Now()
+		for n := range row {
+			b.offer(1000+n, 2, func(task *protocol.Task, _ *Delivery) { task.Suspect = true })
+		}
+		for n := range 20 * row {
+			b.offer(1, 1, func(task *protocol.Task, _ *Delivery) { task.ID[0] = byte(n); task.ID[1] = byte(n >> 8) })
+		}
+		pass(2 * time.Minute)
+		took := last.Sub(begun)
+		t.Logf("%d suspects of 30 ms took %s; %d others ended between them", row, took.Round(time.Millisecond), between)
+		if ended["suspect"] != row || took > row*300*time.Millisecond {
+			t.Errorf("%d suspects ended, the last after %s", ended["suspect"], took)
+		}
+		if between < row || ended["other"] != 20*row {
+			t.Errorf("%d others ended between %d suspects, %d in all", between, row, ended["other"])
+		}
+	})
+}
+
 func TestSlowPureNodeHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	in(t, func(b *bundle) {
