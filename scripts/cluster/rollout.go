@@ -63,16 +63,42 @@ func (o *operator) applyServer(ctx context.Context, c *console.Console, h spec.H
 	if !gated {
 		return nil
 	}
-	return c.Part("Health", func(p *console.Part) error { return o.awaitHealth(ctx, p) })
+	return c.Part("Health", func(p *console.Part) error { return o.awaitHealth(ctx, p, h) })
 }
 
-// awaitHealth waits until all servers are well.
-func (o *operator) awaitHealth(ctx context.Context, p *console.Part) error {
+// staysWell is how long servers must be well without a break: autopilot looks every two seconds, and says meanwhile what it saw before a restart.
+const staysWell = 5 * time.Second
+
+// awaitHealth waits until a server that was restarted knows its leaders, and all servers are well and stay so.
+func (o *operator) awaitHealth(ctx context.Context, p *console.Part, restarted spec.Host) error {
+	alone := *o
+	alone.Cluster.Hosts = []spec.Host{restarted}
+	self, err := alone.ground(o.tunnel)
+	if err != nil {
+		return err
+	}
 	g, err := o.ground(o.tunnel)
 	if err != nil {
 		return err
 	}
-	err = console.Until(ctx, p, becomesHealthy, func(ctx context.Context) (bool, string, error) { return o.healthyWithout(ctx, g, "") })
+	var since time.Time
+	err = console.Until(ctx, p, becomesHealthy, func(ctx context.Context) (bool, string, error) {
+		ok, why, err := o.healthyWithout(ctx, g, "")
+		for name, client := range map[string]*api.Client{"Consul": self.Consul, "Nomad": self.Nomad} {
+			var leader string
+			if client.Get(ctx, "/v1/status/leader", &leader) != nil || strings.Trim(leader, "\"\n ") == "" {
+				ok, why = false, "waiting for "+name+" on "+restarted.Name+" to find its leader"
+			}
+		}
+		if !ok || err != nil {
+			since = time.Time{}
+			return false, why, err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) >= staysWell, "all servers are well; waiting to see that they stay so", nil
+	})
 	p.Done("all servers are well")
 	return err
 }
