@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
 // lookedWithin is how old the leader's last look may be: it looks every second.
 const lookedWithin = 20 * time.Second
+
+// reportsWithin is when each worker has reported to a new leader: they do every 15 s (HEALTH_REPORT_INTERVAL).
+const reportsWithin = 20 * time.Second
 
 func (r *run) platform(ctx context.Context) {
 	r.check(ctx, "platform", "login", func(ctx context.Context) finding {
@@ -29,13 +33,7 @@ func (r *run) platform(ctx context.Context) {
 		}
 		return judgeLeader(s, time.Now())
 	})
-	r.check(ctx, "platform", "workers", func(ctx context.Context) finding {
-		all, err := r.workers(ctx)
-		if err != nil {
-			return failed("%v", err)
-		}
-		return judgeWorkers(all)
-	})
+	r.check(ctx, "platform", "workers", r.heardOf)
 	r.check(ctx, "platform", "queues", func(ctx context.Context) finding {
 		var q queues
 		if _, err := r.o.API.Do(ctx, http.MethodGet, "/queues", nil, &q); err != nil {
@@ -99,6 +97,24 @@ func (r *run) workers(ctx context.Context) ([]worker, error) {
 	var page struct{ Items []worker }
 	_, err := r.o.API.Do(ctx, http.MethodGet, "/workers", nil, &page)
 	return page.Items, err
+}
+
+// heardOf judges the workers when the leader has heard of each: one who leads since a moment ago knows that they are there, and how they are with their next report.
+func (r *run) heardOf(ctx context.Context) finding {
+	for until := time.Now().Add(reportsWithin); ; {
+		all, err := r.workers(ctx)
+		if err != nil {
+			return failed("%v", err)
+		}
+		if !slices.ContainsFunc(all, func(w worker) bool { return w.State == "unknown" }) || time.Now().After(until) {
+			return judgeWorkers(all)
+		}
+		select {
+		case <-ctx.Done():
+			return judgeWorkers(all)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func judgeWorkers(all []worker) finding {
