@@ -76,8 +76,8 @@ build: need-go ## Every program, into bin/
 	@$(GO_BUILD) -o $(BIN)/ $(addprefix ./services/,$(SERVICES))
 
 .PHONY: release
-release: need-go ## Programs for each processor, jobs, installer, parts list, sums: VERSION=1.4.0 [OUT=dist]. The same source gives the same bytes
-	@go run ./scripts/release --version "$(VERSION)" --out "$(or $(OUT),dist)"
+release: need-go ## Programs for each processor, jobs, installer, parts list, bundle, sums: VERSION=1.4.0 [OUT=dist] [PACKAGES=yes]. The same source gives the same bytes
+	@go run ./scripts/release --version "$(VERSION)" --out "$(or $(OUT),dist)" --packages "$(or $(PACKAGES),no)"
 
 .PHONY: bundle
 bundle: need-go ## The one file that a cluster is made of: VERSION=1.4.0 [OUT=dist] [PACKAGES=yes, for hosts without a network beyond each other]

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -39,10 +38,7 @@ func run() int {
 		flag.Usage()
 		return 2
 	}
-	m := newMaker(".", *version, *out)
-	if *packages == "yes" {
-		m.Packages = bundle.Debian{Root: m.Root, Arch: m.Arch, Cache: filepath.Join(cacheDir(), "debian")}.Make
-	}
+	m := bundle.NewMaker(".", *version, *out, *packages == "yes", bundle.NewProgress(os.Stdout, term.IsTerminal(int(os.Stdout.Fd()))))
 	began := time.Now()
 	made, err := m.Make(ctx)
 	if err != nil {
@@ -51,24 +47,6 @@ func run() int {
 	}
 	fmt.Printf("%s\n   %.1f MB, %s; sha256 %s\n", made.File, float64(made.Size)/1e6, time.Since(began).Round(time.Second), made.Sum)
 	return 0
-}
-
-// newMaker makes a bundle for this machine's processor: Nomad needs cgo, so that it is built on one like those that it runs on.
-func newMaker(root, version, out string) *bundle.Maker {
-	return &bundle.Maker{
-		Root: root, Version: version, Arch: runtime.GOARCH, Out: out,
-		Programs: bundle.BuildPrograms(root), Ground: bundle.Installed(root, filepath.Join(cacheDir(), "bin")),
-		Progress: bundle.NewProgress(os.Stdout, term.IsTerminal(int(os.Stdout.Fd()))),
-	}
-}
-
-// cacheDir is where the installer keeps Consul and Nomad too.
-func cacheDir() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = filepath.Join(os.TempDir(), ".cache")
-	}
-	return filepath.Join(dir, "flowplatform")
 }
 
 // verify unpacks a bundle beside it, compares everything with the sums, and removes it again.

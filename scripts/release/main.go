@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/term"
+
 	"flowplatform/scripts/internal/bundle"
 )
 
@@ -23,8 +25,9 @@ func main() { os.Exit(run()) }
 func run() int {
 	version := flag.String("version", "", "of the release, like 1.4.0 or 1.5.0-rc.1")
 	out := flag.String("out", "dist", "directory; the release is made in <out>/<version>")
+	packages := flag.String("packages", "no", "yes: the bundle has every Debian package that a role needs")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "Usage: make release VERSION=1.4.0 [OUT=dist]")
+		fmt.Fprintln(os.Stderr, "Usage: make release VERSION=1.4.0 [OUT=dist] [PACKAGES=yes]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -35,6 +38,10 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := release{root: ".", version: *version, dir: filepath.Join(*out, *version), archs: architectures, say: func(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }}
+	r.bundle = func(ctx context.Context, dir string) error {
+		_, err := bundle.NewMaker(r.root, r.version, dir, *packages == "yes", bundle.NewProgress(os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))).Make(ctx)
+		return err
+	}
 	began := time.Now()
 	if err := r.make(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "release: %v\n", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"flowplatform/scripts/internal/archive"
+	"flowplatform/scripts/internal/bundle"
 	"flowplatform/scripts/internal/parts"
 	"flowplatform/scripts/internal/programs"
 )
@@ -27,6 +28,8 @@ type release struct {
 	dir     string
 	archs   []string // processors that it is for
 	say     func(format string, args ...any)
+	// bundle makes the bundle of a cluster in a directory, for the processor of this machine; nil makes none.
+	bundle func(ctx context.Context, dir string) error
 }
 
 // make makes the release beside its place and moves it there when it is whole: a directory with the name of a version is never half of one.
@@ -46,8 +49,17 @@ func (r *release) make(ctx context.Context) error {
 		return err
 	}
 	for _, arch := range r.archs {
-		if err := r.bundle(ctx, work, arch); err != nil {
+		if err := r.archived(ctx, work, arch); err != nil {
 			return fmt.Errorf("linux-%s: %w", arch, err)
+		}
+	}
+	if r.bundle != nil {
+		r.say("bundle")
+		if err := r.bundle(ctx, work); err != nil {
+			return fmt.Errorf("bundle: %w", err)
+		}
+		if err := os.Remove(filepath.Join(work, bundle.LockFile)); err != nil {
+			return err
 		}
 	}
 	if err := archive.WriteSums(work); err != nil {
@@ -56,8 +68,8 @@ func (r *release) make(ctx context.Context) error {
 	return os.Rename(work, r.dir)
 }
 
-// bundle makes the directory and the archive of one processor.
-func (r *release) bundle(ctx context.Context, work, arch string) error {
+// archived makes the directory and the archive of one processor.
+func (r *release) archived(ctx context.Context, work, arch string) error {
 	name := "flowplatform-" + r.version + "-linux-" + arch
 	dir := filepath.Join(work, name)
 	bin := filepath.Join(dir, "bin")

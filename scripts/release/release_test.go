@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"flowplatform/scripts/internal/archive"
+	"flowplatform/scripts/internal/bundle"
 	"flowplatform/scripts/internal/parts"
 )
 
@@ -51,7 +54,10 @@ func TestReleaseIsTheSameEverywhere(t *testing.T) {
 	archs := []string{"amd64"} // the others would compile everything once more
 	first := release{root: root, version: version, dir: filepath.Join(t.TempDir(), version), archs: archs, say: t.Logf}
 	second := release{root: checkout(t), version: version, dir: filepath.Join(t.TempDir(), version), archs: archs, say: t.Logf}
-	for _, r := range []release{first, second} {
+	for _, r := range []*release{&first, &second} {
+		r.bundle = func(_ context.Context, dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, bundle.LockFile), nil, 0o644), os.WriteFile(filepath.Join(dir, bundle.FileName(version, "amd64")), []byte("a bundle"), 0o644))
+		}
 		if err := r.make(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -63,6 +69,9 @@ func TestReleaseIsTheSameEverywhere(t *testing.T) {
 	if out, err := inDir(first.dir, "sha256sum", "--check", "--strict", "--quiet", archive.SumsName); err != nil {
 		t.Errorf("the sums don't hold: %v\n%s", err, out)
 	}
+	if !bytes.Contains(a, []byte("  flowplatform-1.2.3-amd64.tar.gz\n")) || bytes.Contains(a, []byte(bundle.LockFile)) {
+		t.Errorf("the bundle is not among what has sums, or its lock is:\n%s", a)
+	}
 	if err := first.make(t.Context()); err == nil {
 		t.Error("a version was made twice")
 	}
@@ -71,32 +80,32 @@ func TestReleaseIsTheSameEverywhere(t *testing.T) {
 	if out, err := inDir(unpacked, "tar", "-xzf", filepath.Join(first.dir, "flowplatform-1.2.3-linux-amd64.tar.gz")); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	bundle := filepath.Join(unpacked, "flowplatform-1.2.3-linux-amd64")
-	if out, err := inDir(bundle, "sha256sum", "--check", "--strict", "--quiet", archive.SumsName); err != nil {
+	content := filepath.Join(unpacked, "flowplatform-1.2.3-linux-amd64")
+	if out, err := inDir(content, "sha256sum", "--check", "--strict", "--quiet", archive.SumsName); err != nil {
 		t.Errorf("the sums of what was unpacked don't hold: %v\n%s", err, out)
 	}
 	for _, name := range []string{"bin/worker", "bin/flowctl", "scripts/install"} {
-		if info, err := os.Stat(filepath.Join(bundle, name)); err != nil || info.Mode()&0o111 == 0 {
+		if info, err := os.Stat(filepath.Join(content, name)); err != nil || info.Mode()&0o111 == 0 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
 	for _, name := range []string{"jobs/gateway.nomad.hcl", "configs/consul/server.hcl", "scripts/hashistack/nomad/go.mod"} {
-		if _, err := os.Stat(filepath.Join(bundle, name)); err != nil {
+		if _, err := os.Stat(filepath.Join(content, name)); err != nil {
 			t.Error(err)
 		}
 	}
-	sum, err := archive.Sum(filepath.Join(bundle, "bin/worker"))
+	sum, err := archive.Sum(filepath.Join(content, "bin/worker"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hcl := read(t, filepath.Join(bundle, versionsName)); !regexp.MustCompile(`(?m)^  worker +\= "` + sum + `"$`).Match(hcl) {
+	if hcl := read(t, filepath.Join(content, versionsName)); !regexp.MustCompile(`(?m)^  worker +\= "` + sum + `"$`).Match(hcl) {
 		t.Errorf("%s doesn't name the worker's sum %s:\n%s", versionsName, sum, hcl)
 	}
 	var sbom struct {
 		BomFormat  string
 		Components []struct{ Name, Version, Purl string }
 	}
-	if err := json.Unmarshal(read(t, filepath.Join(bundle, parts.Name)), &sbom); err != nil {
+	if err := json.Unmarshal(read(t, filepath.Join(content, parts.Name)), &sbom); err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]bool{}

@@ -40,6 +40,9 @@ type Manifest struct {
 	Packages int    `json:"packages"`         // how many there are
 }
 
+// LockFile is left beside bundles: one make bundle works there at a time.
+const LockFile = ".bundle.lock"
+
 // VersionPattern is what a version looks like.
 var VersionPattern = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 

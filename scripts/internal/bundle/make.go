@@ -97,7 +97,7 @@ func (m *Maker) Make(ctx context.Context) (Made, error) {
 
 // lock lets one make bundle work in a directory at a time.
 func (m *Maker) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(m.Out, ".bundle.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(m.Out, LockFile), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}

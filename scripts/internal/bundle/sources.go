@@ -7,10 +7,32 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 
 	"flowplatform/scripts/internal/archive"
 	"flowplatform/scripts/internal/programs"
 )
+
+// NewMaker makes a bundle for this machine's processor: Nomad needs cgo, so that it is built on one like those that it runs on.
+func NewMaker(root, version, out string, packages bool, progress Progress) *Maker {
+	m := &Maker{
+		Root: root, Version: version, Arch: runtime.GOARCH, Out: out,
+		Programs: BuildPrograms(root), Ground: Installed(root, filepath.Join(cacheDir(), "bin")), Progress: progress,
+	}
+	if packages {
+		m.Packages = Debian{Root: root, Arch: m.Arch, Cache: filepath.Join(cacheDir(), "debian")}.Make
+	}
+	return m
+}
+
+// cacheDir is where the installer keeps Consul and Nomad too.
+func cacheDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = filepath.Join(os.TempDir(), ".cache")
+	}
+	return filepath.Join(dir, "flowplatform")
+}
 
 // BuildPrograms builds the platform's own programs.
 func BuildPrograms(root string) func(ctx context.Context, bin, released string) error {
