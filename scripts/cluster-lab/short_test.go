@@ -12,6 +12,14 @@ import (
 	"flowplatform/scripts/internal/spec"
 )
 
+// TestMain is also the program in the namespace of the one outside, as main is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == scanCommand {
+		os.Exit(scanMain(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
 // The short form of make cluster-lab: three hosts, of which one is the server and has the data. The first apply is killed on the way, and finished by the
 // next.
 func TestAClusterOnThreeHosts(t *testing.T) {
