@@ -368,7 +368,7 @@ for d in /etc/flowplatform /opt/flowplatform /var/lib/flowplatform; do [ ! -e $d
 ls /etc/systemd/system /etc/systemd/system/*.wants 2>/dev/null | grep flow- || true
 systemctl list-units --all --no-legend 'flow-*' | grep -v not-found || true
 ps -eo user,args | grep -E 'flowplatform|flow-(consul|nomad)|[n]omad|[c]onsul|[p]ostgres:|[b]eam|[r]edis-server|[n]ginx' | grep -v grep || true
-grep -E 'flowplatform|nomad' /proc/mounts || true
+awk '$2 ~ /flowplatform|nomad/' /proc/mounts
 if command -v nft >/dev/null; then nft list tables | grep flow || true; fi
 `
 
