@@ -38,7 +38,7 @@ func (p *play) whole(ctx context.Context, load time.Duration) error {
 	}); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{p.verify, p.nothingToChange, p.scanAll} {
+	for _, step := range []func(context.Context) error{p.verify, p.nothingToChange, p.failover, p.scanAll} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -67,6 +67,18 @@ func (p *play) verify(ctx context.Context) error {
 			return fmt.Errorf("the sample flow gave:\n%s", said)
 		}
 		if said, err = p.inside(ctx, "flowctl", "verify"); err != nil {
+			return err
+		}
+		part.Done("%s", lastLine(said))
+		return nil
+	})
+}
+
+// failover stops and kills parts of the platform, one after the other, under flowctl's own load.
+func (p *play) failover(ctx context.Context) error {
+	return p.phase("Failover drill", func(part *console.Part) error {
+		said, err := p.inside(ctx, "flowctl", "verify", "--disruptive", "--only", "drill")
+		if err != nil {
 			return err
 		}
 		part.Done("%s", lastLine(said))
@@ -209,7 +221,7 @@ func (p *play) killUnderLoad(ctx context.Context, what string, goesOn time.Durat
 			return err
 		}
 		defer world.server.Close()
-		flow, err := c.applyFlow(ctx, world.url)
+		flow, err := c.applyFlow(ctx, what, world.url)
 		if err != nil {
 			return fmt.Errorf("make the flow: %w", err)
 		}

@@ -165,10 +165,10 @@ func (o *outside) repeated() (repeated, all int) {
 	return repeated, len(o.calls)
 }
 
-// applyFlow makes the flow of the load: one call outside.
-func (c *client) applyFlow(ctx context.Context, url string) (id string, err error) {
+// applyFlow makes the flow of a load, which is named after what happens meanwhile: one call outside.
+func (c *client) applyFlow(ctx context.Context, what, url string) (id string, err error) {
 	document := map[string]any{
-		"name": "Cluster lab",
+		"name": "Cluster lab: " + what,
 		"nodes": []any{
 			map[string]any{"id": "start", "type": "trigger.manual"},
 			map[string]any{"id": "call", "type": "http.request", "config": map[string]any{"method": "POST", "url": url + "/call", "body": map[string]any{"n": "{{ input.n }}"}}},
