@@ -4,6 +4,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -164,6 +165,13 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
+// takesKey says where a request that comes twice starts something once. With a key, net/http sends it again by itself when the connection turns out to be
+// closed: the front door closes idle ones whenever its list of gateways changes.
+func takesKey(path string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	return strings.HasPrefix(path, "/flows/") && (strings.HasSuffix(path, "/executions") || strings.HasSuffix(path, "/executions/batch"))
+}
+
 // Do sends a request to /api/v1 and decodes the answer into out (nil: the body is not needed). Errors of the API are *Problem.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) (int, error) {
 	var in io.Reader
@@ -187,6 +195,9 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) (in
 	}
 	if c.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	if method == http.MethodPost && takesKey(path) {
+		req.Header.Set("Idempotency-Key", rand.Text())
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
