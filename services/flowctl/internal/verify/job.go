@@ -14,9 +14,12 @@ type job struct {
 	Stop                                  bool
 	Version                               uint64
 	TaskGroups                            []struct {
-		Name  string
-		Count int
+		Name        string
+		Count       int
+		Constraints []any
 	}
+	Constraints                []any
+	Queued                     map[string]int // by group: not placed yet, for want of room
 	Periodic, ParameterizedJob any
 }
 
@@ -53,6 +56,16 @@ func readJob(ctx context.Context, n *Endpoint, j job) (job, []allocation, *deplo
 	if err := n.get(ctx, at+query, &full); err != nil {
 		return full, nil, nil, err
 	}
+	var summary struct {
+		Summary map[string]struct{ Queued int }
+	}
+	if err := n.get(ctx, at+"/summary"+query, &summary); err != nil {
+		return full, nil, nil, err
+	}
+	full.Queued = map[string]int{}
+	for group, s := range summary.Summary {
+		full.Queued[group] = s.Queued
+	}
 	var all []allocation
 	if err := n.get(ctx, at+"/allocations"+query, &all); err != nil {
 		return full, nil, nil, err
@@ -80,21 +93,30 @@ func judgeJob(j job, all []allocation, d *deployment, hosts int, now time.Time) 
 	}
 	var notes []finding
 	for _, g := range j.TaskGroups {
-		want := g.Count
-		if j.Type == "system" {
-			want = hosts
-		}
-		runs := 0
+		runs, starting := 0, 0
 		for _, a := range all {
-			if a.TaskGroup != g.Name || !a.runs() {
+			if a.TaskGroup != g.Name || a.DesiredStatus != "run" {
+				continue
+			}
+			if a.ClientStatus == "pending" {
+				starting++
+			}
+			if !a.runs() {
 				continue
 			}
 			runs++
 			notes = append(notes, judgeAllocation(a, now)...)
 		}
+		want := g.Count
+		if j.Type == "system" {
+			want = hosts
+			if len(j.Constraints)+len(g.Constraints) > 0 { // then only Nomad knows on how many hosts
+				want = max(1, runs+starting+j.Queued[g.Name])
+			}
+		}
 		switch {
 		case runs < want && j.Type == "system":
-			notes = append(notes, warning("group %s runs on %d of %d hosts", g.Name, runs, hosts)) // constraints may leave hosts out
+			notes = append(notes, warning("group %s runs on %d of %d hosts", g.Name, runs, want))
 		case runs < want:
 			notes = append(notes, failed("group %s: %d of %d run", g.Name, runs, want))
 		default:

@@ -74,6 +74,9 @@ func TestJudgeJobs(t *testing.T) {
 	again = read[allocation](t, `{"ID": "0a", "TaskGroup": "gateway", "ClientStatus": "running", "DesiredStatus": "run", "TaskStates": {"gateway": {"State": "running", "Restarts": 4, "LastRestart": "2026-11-01T11:58:00Z"}}}`)
 	long = read[allocation](t, `{"ID": "0a", "TaskGroup": "gateway", "ClientStatus": "running", "DesiredStatus": "run", "TaskStates": {"gateway": {"State": "running", "Restarts": 4, "LastRestart": "2026-10-31T11:58:00Z"}}}`)
 	system := read[job](t, `{"ID": "logs", "Type": "system", "TaskGroups": [{"Name": "gateway"}]}`)
+	some := read[job](t, `{"ID": "door", "Type": "system", "Constraints": [{}], "TaskGroups": [{"Name": "gateway"}]}`)
+	full := some
+	full.Queued = map[string]int{"gateway": 1}
 	batch := read[job](t, `{"ID": "migrate", "Type": "batch", "Status": "dead", "Version": 1}`)
 	ended := func(status string, version, index uint64) allocation {
 		return allocation{ID: "aa-b", ClientStatus: status, JobVersion: version, CreateIndex: index}
@@ -92,6 +95,9 @@ func TestJudgeJobs(t *testing.T) {
 		{"a release is under way", judgeJob(service, two, &deployment{"running", "canary", 3}, 3, now), Warning, "canary"},
 		{"everywhere", judgeJob(system, two, nil, 2, now), OK, "2 of 2"},
 		{"not everywhere", judgeJob(system, two, nil, 3, now), Warning, "2 of 3"},
+		{"where it may", judgeJob(some, two, nil, 3, now), OK, "2 of 2"},
+		{"not everywhere where it may", judgeJob(full, two, nil, 4, now), Warning, "2 of 3"},
+		{"nowhere", judgeJob(some, nil, nil, 3, now), Warning, "0 of 1"},
 		{"batch has ended", judgeJob(batch, []allocation{ended("failed", 0, 1), ended("failed", 1, 2), ended("complete", 1, 3)}, nil, 3, now), OK, "well"},
 		{"batch has failed", judgeJob(batch, []allocation{ended("complete", 0, 1), ended("failed", 1, 2)}, nil, 3, now), Failed, "nomad alloc logs aa"},
 		{"batch runs", judgeJob(batch, []allocation{ended("running", 1, 2)}, nil, 3, now), Warning, "running"},
