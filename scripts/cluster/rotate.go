@@ -226,7 +226,18 @@ func (o *operator) rotateTokens(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	return c.Part("Operator's own", func(p *console.Part) error {
-		return errors.Join(o.rotateConsulManagement(ctx, g), o.rotateNomadManagement(ctx))
+		for _, rotate := range []func(context.Context) error{func(ctx context.Context) error { return o.rotateConsulManagement(ctx, g) }, o.rotateNomadManagement} {
+			if err := console.Until(ctx, p, time.Minute, func(ctx context.Context) (bool, string, error) {
+				err := rotate(ctx)
+				if answer := (*api.StatusError)(nil); errors.As(err, &answer) && answer.Status >= 500 { // servers that look for a leader
+					return false, err.Error(), nil
+				}
+				return err == nil, "", err
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
