@@ -81,7 +81,7 @@ func (o *operator) awaitHealth(ctx context.Context, p *console.Part, restarted s
 	if err != nil {
 		return err
 	}
-	var since time.Time
+	var well steady
 	err = console.Until(ctx, p, becomesHealthy, func(ctx context.Context) (bool, string, error) {
 		ok, why, err := o.healthyWithout(ctx, g, "")
 		for name, client := range map[string]*api.Client{"Consul": self.Consul, "Nomad": self.Nomad} {
@@ -90,17 +90,29 @@ func (o *operator) awaitHealth(ctx context.Context, p *console.Part, restarted s
 				ok, why = false, "waiting for "+name+" on "+restarted.Name+" to find its leader"
 			}
 		}
+		long := well.note(ok && err == nil, time.Now()) >= staysWell
 		if !ok || err != nil {
-			since = time.Time{}
 			return false, why, err
 		}
-		if since.IsZero() {
-			since = time.Now()
-		}
-		return time.Since(since) >= staysWell, "all servers are well; waiting to see that they stay so", nil
+		return long, "all servers are well; waiting to see that they stay so", nil
 	})
 	p.Done("all servers are well")
 	return err
+}
+
+// steady measures how long something has been so without a break.
+type steady struct{ since time.Time }
+
+// note takes what was just seen, and says for how long it has been so: nothing, when it isn't.
+func (s *steady) note(ok bool, now time.Time) time.Duration {
+	switch {
+	case !ok:
+		s.since = time.Time{}
+		return 0
+	case s.since.IsZero():
+		s.since = now
+	}
+	return now.Sub(s.since)
 }
 
 // differs asks flownode whether applying would change anything. One that doesn't know is taken to say yes.
@@ -143,6 +155,20 @@ type health struct {
 	}
 }
 
+// unwell is the first of the servers that isn't well: not alive, not up to date, without a vote, or not known at all. One is excepted.
+func (h health) unwell(servers []spec.Host, except string) (name string, found bool) {
+	well := map[string]bool{}
+	for _, s := range h.Servers {
+		well[strings.TrimSuffix(s.Name, ".global")] = s.Healthy && s.Voter // Nomad adds its region
+	}
+	for _, s := range servers {
+		if s.Name != except && !well[s.Name] {
+			return s.Name, true
+		}
+	}
+	return "", false
+}
+
 // healthyWithout says whether all servers but one are well: alive, up to date, with a vote. With "" all of them must be.
 func (o *operator) healthyWithout(ctx context.Context, g ground.Ground, except string) (bool, string, error) {
 	for _, side := range []struct {
@@ -154,14 +180,8 @@ func (o *operator) healthyWithout(ctx context.Context, g ground.Ground, except s
 		if err := getTolerant(ctx, side.client, "/v1/operator/autopilot/health", &now); err != nil {
 			return false, "waiting for " + side.name + " to answer", nil
 		}
-		well := map[string]bool{}
-		for _, s := range now.Servers {
-			well[strings.TrimSuffix(s.Name, ".global")] = s.Healthy && s.Voter
-		}
-		for _, h := range o.with(spec.Server) {
-			if h.Name != except && !well[h.Name] {
-				return false, fmt.Sprintf("waiting for %s's server on %s", side.name, h.Name), nil
-			}
+		if h, ill := now.unwell(o.with(spec.Server), except); ill {
+			return false, fmt.Sprintf("waiting for %s's server on %s", side.name, h), nil
 		}
 	}
 	return true, "", nil
