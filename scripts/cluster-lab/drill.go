@@ -17,8 +17,8 @@ import (
 	"flowplatform/scripts/internal/spec"
 )
 
-// whole is all of it.
-func (p *play) whole(ctx context.Context, load time.Duration) error {
+// begin makes the bundle, the hosts, and of them a cluster.
+func (p *play) begin(ctx context.Context) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
 	}
@@ -29,13 +29,18 @@ func (p *play) whole(ctx context.Context, load time.Duration) error {
 		return err
 	}
 	p.watch = watch()
-	if err := p.phase("Apply", func(part *console.Part) error {
+	return p.phase("Apply", func(part *console.Part) error {
 		if err := p.configure(ctx, "lab", p.hosts); err != nil {
 			return err
 		}
 		defer part.Done("%d hosts", len(p.hosts))
 		return p.tf.Apply(ctx)
-	}); err != nil {
+	})
+}
+
+// whole is all of it, but for day two.
+func (p *play) whole(ctx context.Context, load time.Duration) error {
+	if err := p.begin(ctx); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{p.verify, p.nothingToChange, p.failover, p.scanAll} {

@@ -78,3 +78,25 @@ func TestWhoIsAliveInConsul(t *testing.T) {
 		t.Error("consul members is read wrongly")
 	}
 }
+
+func TestServersWereStartedOneAtATime(t *testing.T) {
+	t.Parallel()
+	at := func(consul, nomad int) []time.Duration {
+		return []time.Duration{time.Duration(consul) * time.Second, time.Duration(nomad) * time.Second}
+	}
+	before := map[string][]time.Duration{"a": at(1, 2), "b": at(3, 4), "c": at(5, 6)}
+	for name, tc := range map[string]struct {
+		after map[string][]time.Duration
+		want  string
+	}{
+		"in turn":           {map[string][]time.Duration{"a": at(100, 101), "b": at(140, 142), "c": at(120, 121)}, ""},
+		"one wasn't":        {map[string][]time.Duration{"a": at(100, 101), "b": at(140, 4), "c": at(120, 121)}, "agents of b weren't started anew"},
+		"two side by side":  {map[string][]time.Duration{"a": at(100, 104), "b": at(140, 142), "c": at(102, 103)}, "agents of c were started"},
+		"too soon after it": {map[string][]time.Duration{"a": at(100, 101), "b": at(124, 126), "c": at(120, 121)}, "agents of b were started 3s after those of c"},
+	} {
+		err := oneAtATime(before, tc.after)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

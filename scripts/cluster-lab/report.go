@@ -37,14 +37,29 @@ type kill struct {
 	Recovered float64 `json:"recovered"` // from the host's start until the cluster was whole
 }
 
+// change is what it cost to do something to a cluster that runs.
+type change struct {
+	What     string  `json:"what"`
+	Seconds  float64 `json:"seconds"` // of the command or commands
+	Requests int     `json:"requests"`
+	Again    int     `json:"again"`
+	Failed   int     `json:"failed"`
+	GapMax   float64 `json:"gapMaxS"`
+	Accepted int     `json:"accepted"`
+	Lost     int     `json:"lost"`
+	Repeated int     `json:"repeated"`
+}
+
 // report is what a run has shown.
 type report struct {
-	Phases   []phase `json:"phases"`
-	Kills    []kill  `json:"kills"`
-	Ports    int     `json:"portsTried"`
-	Open     int     `json:"portsOpen"` // all of them front doors
-	Secrets  int     `json:"secretsSearched"`
-	Searched int64   `json:"bytesSearched"`
+	Phases     []phase            `json:"phases"`
+	Kills      []kill             `json:"kills"`
+	Changes    []change           `json:"changes,omitempty"`
+	Leaderless map[string]float64 `json:"leaderlessS,omitempty"` // the longest time without an answer of a leader during an upgrade, by program
+	Ports      int                `json:"portsTried"`
+	Open       int                `json:"portsOpen"` // all of them front doors
+	Secrets    int                `json:"secretsSearched"`
+	Searched   int64              `json:"bytesSearched"`
 }
 
 func (r *report) print(out io.Writer) {
@@ -70,6 +85,15 @@ func (r *report) print(out io.Writer) {
 			fmt.Fprintf(w, "Nomad had a leader again after\t%.1f s\t\n", k.Elected)
 		}
 		fmt.Fprintf(w, "started again, whole after\t%.1f s\t\n", k.Recovered)
+	}
+	if len(r.Changes) > 0 {
+		fmt.Fprintln(w, "\nday two\tseconds\trequests\tagain\tfailed\tlongest gap\texecutions\tlost\trepeated\t")
+	}
+	for _, c := range r.Changes {
+		fmt.Fprintf(w, "%s\t%.1f\t%d\t%d\t%d\t%.2f s\t%d\t%d\t%d\t\n", c.What, c.Seconds, c.Requests, c.Again, c.Failed, c.GapMax, c.Accepted, c.Lost, c.Repeated)
+	}
+	for _, program := range sorted(r.Leaderless) {
+		fmt.Fprintf(w, "upgrade: %s answered as a leader after at most\t%.1f s\t\n", program, r.Leaderless[program])
 	}
 	if r.Ports > 0 {
 		fmt.Fprintf(w, "\nports tried from outside, open\t%d, %d\t\n", r.Ports, r.Open)

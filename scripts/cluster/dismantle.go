@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"flowplatform/scripts/internal/access"
 	"flowplatform/scripts/internal/console"
@@ -27,6 +30,10 @@ func dismantle(ctx context.Context, c *console.Console, dir string, args []strin
 	defer unlock()
 	if err := replaceFile(o.path(dismantledMark), []byte("flowcluster converge takes this away.\n")); err != nil {
 		return err
+	}
+	// What may be made of these hosts, or of others, by the same directory is new: no server of it has to wait for one that is gone.
+	if err := os.Remove(o.path(convergedMark)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget that the cluster runs: %w", err)
 	}
 	g, err := o.ground(o.tunnel)
 	if err != nil {
