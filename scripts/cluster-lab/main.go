@@ -31,7 +31,7 @@ const onlyDayTwo = "day-two"
 // arguments of a run.
 type arguments struct {
 	bundle, dir, file string
-	keep              bool
+	keep, offline     bool
 	only              string
 	load              time.Duration
 	bound             time.Duration
@@ -45,6 +45,7 @@ func parse(args []string) (arguments, error) {
 	f.StringVar(&a.file, "file", "bench-results/cluster-lab.json", "where the figures go")
 	f.BoolVar(&a.keep, "keep", false, "leave the directory, with its logs, after a failure; hosts are taken down either way")
 	f.StringVar(&a.only, "only", "", "day-two: in the place of kills and searches, what is done to a cluster that runs, under load, and a backup brought back into a new one")
+	f.BoolVar(&a.offline, "offline", false, "the hosts are a plain Debian without the roles' packages, and the bundle brings them all: make bundle PACKAGES=yes")
 	f.DurationVar(&a.load, "load", 30*time.Second, "how long the load goes on after each kill, from 10s to 10m")
 	f.DurationVar(&a.bound, "bound", 45*time.Minute, "how long all of it may take, from 5m to 3h")
 	if err := f.Parse(args); err != nil {
@@ -85,7 +86,7 @@ func run(args []string) int {
 	defer cancel()
 
 	p := newPlay(".", a.dir, console.New(os.Stdout))
-	p.bundle = a.bundle
+	p.bundle, p.offline = a.bundle, a.offline
 	if a.only == onlyDayTwo {
 		err = p.dayTwo(ctx)
 	} else {

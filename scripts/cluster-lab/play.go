@@ -25,6 +25,7 @@ type play struct {
 	root    string // of the checkout
 	dir     string
 	bundle  string
+	offline bool // hosts have nothing, the bundle has everything
 	console *console.Console
 	report  report
 
@@ -66,7 +67,7 @@ func (p *play) makeBundle(ctx context.Context) error {
 		return nil
 	}
 	return p.phase("Bundle", func(part *console.Part) error {
-		cmd := exec.CommandContext(ctx, "go", "run", "./scripts/bundle", "--version", "0.0.1-lab", "--out", filepath.Join(p.dir, "dist"))
+		cmd := exec.CommandContext(ctx, "go", "run", "./scripts/bundle", "--version", "0.0.1-lab", "--out", filepath.Join(p.dir, "dist"), "--packages", map[bool]string{false: "no", true: "yes"}[p.offline])
 		cmd.Dir = p.root
 		output, err := cmd.CombinedOutput()
 		if err != nil {
@@ -88,7 +89,7 @@ func (p *play) makeBundle(ctx context.Context) error {
 func (p *play) makeHosts(ctx context.Context, roles map[string][]string, memory int) error {
 	return p.phase("Hosts", func(part *console.Part) error {
 		l, err := lab.Up(ctx, filepath.Join(p.dir, "lab"), lab.Options{
-			Names: sorted(roles), MemoryMB: memory, Owner: os.Getpid(), Install: filepath.Join(p.root, "scripts/install"),
+			Names: sorted(roles), MemoryMB: memory, Bare: p.offline, Owner: os.Getpid(), Install: filepath.Join(p.root, "scripts/install"),
 			Say: func(line string) { part.Doing("%s", line) },
 		})
 		p.lab = l

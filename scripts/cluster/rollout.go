@@ -26,8 +26,11 @@ func (o *operator) applyServer(ctx context.Context, c *console.Console, h spec.H
 	var unlock func()
 	if err := c.Part("Its turn", func(p *console.Part) error {
 		var err error
-		unlock, err = o.lock("servers", func() { p.Doing("waiting for another server") })
-		return err
+		if unlock, err = o.lock("servers", func() { p.Doing("waiting for another server") }); err != nil {
+			return err
+		}
+		unlock = sync.OnceFunc(unlock)
+		return nil
 	}); err != nil {
 		return err
 	}
@@ -56,6 +59,9 @@ func (o *operator) applyServer(ctx context.Context, c *console.Console, h spec.H
 		return err
 	}); err != nil {
 		return err
+	}
+	if !gated {
+		unlock() // new servers come up side by side: the first of them waits for the others anyway
 	}
 	if err := c.Part("Apply", func(p *console.Part) error { return runOn(ctx, p, host, spec.Programs+"/flownode apply", node) }); err != nil {
 		return err

@@ -15,6 +15,11 @@ locals {
     private_key_file = var.ssh.private_key_file == "" ? "" : abspath(pathexpand(var.ssh.private_key_file))
   }
 
+  # Which steps were begun and not ended: step.sh says why Terraform can't know.
+  steps   = concat(["operator", "converged"], [for h in var.hosts : "host-${h.name}"])
+  attempt = { for s in local.steps : s => try(tonumber(trimspace(file("${local.dir}/steps/${s}"))), 0) }
+  step    = "sh '${abspath(path.module)}/step.sh'"
+
   # cluster.json: spec.Cluster in scripts/internal/spec.
   cluster = {
     name             = var.name
@@ -29,11 +34,13 @@ locals {
 
 # The operator's directory, with the bundle unpacked and the keys made. Compressed, because an environment variable holds 128 KB.
 resource "terraform_data" "operator" {
-  triggers_replace = [local.dir, local.cluster]
+  triggers_replace = [local.dir, local.cluster, local.attempt["operator"]]
 
   provisioner "local-exec" {
-    command = "sh ${path.module}/operator.sh"
+    command = "${local.step} sh '${abspath(path.module)}/operator.sh'"
     environment = {
+      STEP         = "operator"
+      ATTEMPT      = local.attempt["operator"]
       OPERATOR_DIR = local.dir
       BUNDLE       = abspath(pathexpand(var.bundle))
       BUNDLE_SUM   = local.sum
@@ -60,11 +67,17 @@ resource "terraform_data" "member" {
 # The host as it should be: what it needs installed, its configuration, its agents. Killed at any point, the next apply finishes it.
 resource "terraform_data" "host" {
   for_each         = local.hosts
-  triggers_replace = [local.dir, local.sum, each.value, local.servers, local.peers, var.name, local.ssh, var.allowed_networks, var.front_door]
+  triggers_replace = [local.dir, local.sum, each.value, local.servers, local.peers, var.name, local.ssh, var.allowed_networks, var.front_door, local.attempt["host-${each.key}"]]
 
   provisioner "local-exec" {
-    command     = "\"$PROGRAM\" host apply --dir \"$OPERATOR_DIR\" \"$HOST\""
-    environment = { PROGRAM = local.program, OPERATOR_DIR = local.dir, HOST = each.key }
+    command = "${local.step} \"$PROGRAM\" host apply --dir \"$OPERATOR_DIR\" \"$HOST\""
+    environment = {
+      STEP         = "host-${each.key}"
+      ATTEMPT      = local.attempt["host-${each.key}"]
+      PROGRAM      = local.program
+      OPERATOR_DIR = local.dir
+      HOST         = each.key
+    }
   }
 
   depends_on = [terraform_data.member]
@@ -85,11 +98,16 @@ resource "terraform_data" "platform" {
 
 # The agents become a cluster, and the platform runs on it.
 resource "terraform_data" "converged" {
-  triggers_replace = [local.dir, local.cluster]
+  triggers_replace = [local.dir, local.cluster, local.attempt["converged"]]
 
   provisioner "local-exec" {
-    command     = "\"$PROGRAM\" converge --dir \"$OPERATOR_DIR\""
-    environment = { PROGRAM = local.program, OPERATOR_DIR = local.dir }
+    command = "${local.step} \"$PROGRAM\" converge --dir \"$OPERATOR_DIR\""
+    environment = {
+      STEP         = "converged"
+      ATTEMPT      = local.attempt["converged"]
+      PROGRAM      = local.program
+      OPERATOR_DIR = local.dir
+    }
   }
 
   depends_on = [terraform_data.host, terraform_data.platform]

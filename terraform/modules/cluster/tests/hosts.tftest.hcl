@@ -42,6 +42,18 @@ run "a_change_of_one_host_is_one_of_all" {
   }
 }
 
+run "a_step_that_did_not_end_is_done_again" {
+  command = plan
+  variables {
+    operator_dir = "tests/begun" # the directory of somebody whose third apply of s1 was killed
+  }
+
+  assert {
+    condition     = reverse(terraform_data.host["s1"].triggers_replace)[0] == 3 && reverse(terraform_data.host["w1"].triggers_replace)[0] == 0
+    error_message = "What is in the operator's directory must be compared with the state."
+  }
+}
+
 run "two_servers_are_refused" {
   command = plan
   variables {
