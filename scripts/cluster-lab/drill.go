@@ -17,18 +17,26 @@ import (
 	"flowplatform/scripts/internal/spec"
 )
 
-// begin makes the bundle, the hosts, and of them a cluster.
-func (p *play) begin(ctx context.Context) error {
+// prepare makes the bundle and the hosts.
+func (p *play) prepare(ctx context.Context, roles map[string][]string) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
 	}
 	if err := p.makeBundle(ctx); err != nil {
 		return err
 	}
-	if err := p.makeHosts(ctx, fiveHosts(), 4096); err != nil {
+	if err := p.makeHosts(ctx, roles, 4096); err != nil {
 		return err
 	}
 	p.watch = watch()
+	return nil
+}
+
+// begin makes five hosts, and of them a cluster.
+func (p *play) begin(ctx context.Context) error {
+	if err := p.prepare(ctx, fiveHosts()); err != nil {
+		return err
+	}
 	return p.phase("Apply", func(part *console.Part) error {
 		if err := p.configure(ctx, "lab", p.hosts); err != nil {
 			return err
@@ -388,6 +396,14 @@ ps -eo user,args | grep -E 'flowplatform|flow-(consul|nomad)|[n]omad|[c]onsul|[p
 awk '$2 ~ /flowplatform|nomad/' /proc/mounts
 if command -v nft >/dev/null; then nft list tables | grep flow || true; fi
 `
+
+// interruptedAlone is the end of the whole play, on a host of its own.
+func (p *play) interruptedAlone(ctx context.Context) error {
+	if err := p.prepare(ctx, map[string][]string{"s1": nil}); err != nil {
+		return err
+	}
+	return p.interrupted(ctx)
+}
 
 // interrupted makes a small cluster of one of the hosts, kills the first apply at three points, and finishes it.
 func (p *play) interrupted(ctx context.Context) error {

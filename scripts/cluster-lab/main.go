@@ -1,8 +1,8 @@
 // Command cluster-lab applies the whole distribution for real, on hosts made on this machine (scripts/internal/lab), the way that a user does it with
 // machines of their own: bundle, terraform apply on bare metal, flows through the front door; then it kills a server host and a worker host under
 // load and counts, looks for secrets where none may be and for open ports, destroys the cluster and looks for what is left, and interrupts an apply at
-// three points, which the next has to finish. With --only day-two it does to a cluster what is done to one that runs. make cluster-lab runs it, as root. It ends with what each phase took and what was counted, and fails
-// when a promise doesn't hold.
+// three points, which the next has to finish. With --only day-two it does to a cluster what is done to one that runs. make cluster-lab runs it, as root. It
+// ends with what each phase took and what was counted, and fails when a promise doesn't hold.
 package main
 
 import (
@@ -26,7 +26,11 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-const onlyDayTwo = "day-two"
+// What can be asked for alone.
+const (
+	onlyDayTwo      = "day-two"
+	onlyInterrupted = "interrupted"
+)
 
 // arguments of a run.
 type arguments struct {
@@ -44,7 +48,7 @@ func parse(args []string) (arguments, error) {
 	f.StringVar(&a.dir, "dir", "/var/tmp/flowplatform-cluster-lab", "where hosts, keys and logs are; it must not be there yet, and is taken away at the end")
 	f.StringVar(&a.file, "file", "bench-results/cluster-lab.json", "where the figures go")
 	f.BoolVar(&a.keep, "keep", false, "leave the directory, with its logs, after a failure; hosts are taken down either way")
-	f.StringVar(&a.only, "only", "", "day-two: in the place of kills and searches, what is done to a cluster that runs, under load, and a backup brought back into a new one")
+	f.StringVar(&a.only, "only", "", "day-two: in the place of kills and searches, what is done to a cluster that runs, under load, and a backup brought back into a new one; interrupted: one host, and the applies that are killed")
 	f.BoolVar(&a.offline, "offline", false, "the hosts are a plain Debian without the roles' packages, and the bundle brings them all: make bundle PACKAGES=yes")
 	f.DurationVar(&a.load, "load", 30*time.Second, "how long the load goes on after each kill, from 10s to 10m")
 	f.DurationVar(&a.bound, "bound", 45*time.Minute, "how long all of it may take, from 5m to 3h")
@@ -54,8 +58,8 @@ func parse(args []string) (arguments, error) {
 	switch {
 	case f.NArg() > 0:
 		return a, fmt.Errorf("unknown argument %q", f.Arg(0))
-	case a.only != "" && a.only != onlyDayTwo:
-		return a, fmt.Errorf("--only %s: there is only %s", a.only, onlyDayTwo)
+	case a.only != "" && a.only != onlyDayTwo && a.only != onlyInterrupted:
+		return a, fmt.Errorf("--only %s: there are %s and %s", a.only, onlyDayTwo, onlyInterrupted)
 	case a.load < 10*time.Second || a.load > 10*time.Minute:
 		return a, fmt.Errorf("--load %s: from 10s to 10m", a.load)
 	case a.bound < 5*time.Minute || a.bound > 3*time.Hour:
@@ -87,9 +91,12 @@ func run(args []string) int {
 
 	p := newPlay(".", a.dir, console.New(os.Stdout))
 	p.bundle, p.offline = a.bundle, a.offline
-	if a.only == onlyDayTwo {
+	switch a.only {
+	case onlyDayTwo:
 		err = p.dayTwo(ctx)
-	} else {
+	case onlyInterrupted:
+		err = p.interruptedAlone(ctx)
+	default:
 		err = p.whole(ctx, a.load)
 	}
 	err = errors.Join(err, p.end())
