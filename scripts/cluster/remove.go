@@ -108,6 +108,30 @@ func (o *operator) reachGround(ctx context.Context, c *console.Console) (*ground
 	return &g, nil
 }
 
+// asksAgain is how long tasks of system jobs may be the last ones on a host that is drained. Nomad stops them when the others have ended, which it sometimes doesn't
+// notice: it then waits for its deadline (seen with 1.11.3). Being asked again it looks again.
+const asksAgain = 5 * time.Second
+
+// drainedTask is an allocation on a host that is drained.
+type drainedTask struct {
+	jobs.Allocation
+	JobType string
+}
+
+// stillThere counts what hasn't ended yet, and of it what isn't of system jobs.
+func stillThere(list []drainedTask) (left, others int) {
+	for _, a := range list {
+		if a.IsTerminal() {
+			continue
+		}
+		left++
+		if a.JobType != "system" {
+			others++
+		}
+	}
+	return left, others
+}
+
 // drain moves a host's tasks elsewhere and waits for it. No new ones come.
 func drain(ctx context.Context, p *console.Part, g ground.Ground, name string, limit time.Duration) error {
 	nodes, err := listNodes(ctx, g)
@@ -119,22 +143,28 @@ func drain(ctx context.Context, p *console.Part, g ground.Ground, name string, l
 		if n.Name != name || n.Status == "down" {
 			continue
 		}
-		spec := map[string]any{"DrainSpec": map[string]any{"Deadline": limit.Nanoseconds(), "IgnoreSystemJobs": false}, "MarkEligible": false}
-		if err := g.Nomad.Call(ctx, http.MethodPost, "/v1/node/"+n.ID+"/drain", spec, nil); err != nil {
-			return fmt.Errorf("drain %s: %w", name, err)
+		ask := func(ctx context.Context) error {
+			body := map[string]any{"DrainSpec": map[string]any{"Deadline": limit.Nanoseconds(), "IgnoreSystemJobs": false}, "MarkEligible": false}
+			if err := g.Nomad.Call(ctx, http.MethodPost, "/v1/node/"+n.ID+"/drain", body, nil); err != nil {
+				return fmt.Errorf("drain %s: %w", name, err)
+			}
+			return nil
 		}
+		if err := ask(ctx); err != nil {
+			return err
+		}
+		var stuck steady
 		err := console.Until(ctx, p, limit+2*time.Minute, func(ctx context.Context) (bool, string, error) {
-			var list []jobs.Allocation
+			var list []drainedTask
 			if err := g.Nomad.Get(ctx, "/v1/node/"+n.ID+"/allocations", &list); err != nil {
 				return false, "waiting for Nomad", nil
 			}
-			left := 0
-			for _, a := range list {
-				if !a.IsTerminal() {
-					left++
-				}
-			}
+			left, others := stillThere(list)
 			moved = max(moved, left)
+			if stuck.note(left > 0 && others == 0, time.Now()) >= asksAgain {
+				stuck = steady{}
+				_ = ask(ctx) // an answer that fails is asked for again
+			}
 			return left == 0, fmt.Sprintf("%d tasks are still here", left), nil
 		})
 		if err != nil {

@@ -54,3 +54,24 @@ func TestWhichServerIsUnwell(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsLeftOnAHostThatIsDrained(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		said         string
+		left, others int
+	}{
+		"nothing":               {`[]`, 0, 0},
+		"all have ended":        {`[{"JobType":"service","ClientStatus":"complete"},{"JobType":"system","ClientStatus":"lost"}]`, 0, 0},
+		"system jobs alone":     {`[{"JobType":"service","ClientStatus":"complete"},{"JobType":"system","ClientStatus":"running"},{"JobType":"system","ClientStatus":"pending"}]`, 2, 0},
+		"a service ends slowly": {`[{"JobType":"service","ClientStatus":"running","DesiredStatus":"stop"},{"JobType":"system","ClientStatus":"running"}]`, 2, 1},
+	} {
+		var list []drainedTask
+		if err := json.Unmarshal([]byte(tc.said), &list); err != nil {
+			t.Fatal(err)
+		}
+		if left, others := stillThere(list); left != tc.left || others != tc.others {
+			t.Errorf("%s: %d left, %d of them of other jobs; want %d, %d", name, left, others, tc.left, tc.others)
+		}
+	}
+}
