@@ -90,7 +90,7 @@ func (p *play) changeUnderLoad(ctx context.Context, what string, do func(context
 		ch.Repeated, _ = world.repeated()
 		part.Done("%d of %d requests failed, %d of %d executions lost", ch.Failed, ch.Requests, ch.Lost, ch.Accepted)
 		if ch.Failed > 0 || ch.Lost > 0 {
-			return fmt.Errorf("%s has cost %d requests and %d executions: %w", what, ch.Failed, ch.Lost, errors.Join(l.failed...))
+			return fmt.Errorf("%s has cost %d requests and %d executions: %w", what, ch.Failed, ch.Lost, errors.Join(l.failed[:min(5, len(l.failed))]...))
 		}
 		return nil
 	})

@@ -274,7 +274,7 @@ func (p *play) killUnderLoad(ctx context.Context, what string, goesOn time.Durat
 		k.Repeated, _ = world.repeated()
 		part.Done("%s: %d of %d requests failed, %d of %d executions lost", victim.Name, k.Failed, k.Requests, k.Lost, k.Accepted)
 		if k.Failed > 0 || k.Lost > 0 {
-			return fmt.Errorf("the death of %s has cost %d requests and %d executions: %w", victim.Name, k.Failed, k.Lost, errors.Join(l.failed...))
+			return fmt.Errorf("the death of %s has cost %d requests and %d executions: %w", victim.Name, k.Failed, k.Lost, errors.Join(l.failed[:min(5, len(l.failed))]...))
 		}
 		return nil
 	})
